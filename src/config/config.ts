@@ -1,0 +1,101 @@
+/**
+ * A configuration file after parsing, defaults and validation. Property names are the keys of the
+ * file in camel case, with the unit appended where there is one; schema.ts holds kinds, defaults
+ * and meanings, and a test proves that the two agree.
+ */
+export interface Config {
+  readonly exitOnError: boolean;
+  readonly skipSync: boolean;
+  readonly strictVerify: boolean;
+  readonly exec: readonly ExecEntry[];
+  readonly data: DataConfig;
+  readonly fuse: FuseConfig;
+  readonly http: HttpConfig;
+  readonly proxy: ProxyConfig;
+  readonly lease: LeaseConfig;
+  readonly backup: BackupConfig;
+  readonly log: LogConfig;
+  readonly tracing: TracingConfig;
+}
+
+/** One command of `exec`, split into words already. */
+export interface ExecEntry {
+  readonly argv: readonly string[];
+  readonly ifCandidate: boolean;
+}
+
+export interface DataConfig {
+  readonly dir: string;
+  readonly compress: boolean;
+  readonly retentionMs: number;
+  readonly retentionMonitorIntervalMs: number;
+}
+
+export interface FuseConfig {
+  readonly dir: string;
+  readonly allowOther: boolean;
+  readonly debug: boolean;
+  readonly locks: "auto" | "daemon";
+}
+
+export interface HttpConfig {
+  readonly addr: string;
+  readonly snapshotTimeoutMs: number;
+}
+
+export interface ProxyConfig {
+  readonly addr: string;
+  readonly target: string;
+  readonly db: string;
+  readonly maxLagMs: number;
+  readonly debug: boolean;
+  readonly passthrough: readonly string[];
+  readonly alwaysForward: readonly string[];
+  readonly primaryRedirectTimeoutMs: number;
+  readonly readTimeoutMs: number;
+  readonly readHeaderTimeoutMs: number;
+  readonly writeTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+}
+
+export interface LeaseConfig {
+  /** The empty string only before validation. */
+  readonly type: "" | "static" | "consul";
+  readonly hostname: string;
+  readonly advertiseUrl: string;
+  readonly candidate: boolean;
+  readonly promote: boolean;
+  readonly reconnectDelayMs: number;
+  readonly demoteDelayMs: number;
+  readonly databases: readonly string[];
+  readonly consul: ConsulConfig;
+}
+
+export interface ConsulConfig {
+  readonly url: string;
+  readonly key: string;
+  readonly ttlMs: number;
+  readonly lockDelayMs: number;
+}
+
+export interface BackupConfig {
+  readonly type: "" | "file" | "litefs-cloud";
+  readonly path: string;
+  readonly url: string;
+  readonly cluster: string;
+  readonly authToken: string;
+}
+
+export interface LogConfig {
+  readonly format: "text" | "json";
+  readonly timestamp: boolean;
+  readonly debug: boolean;
+}
+
+export interface TracingConfig {
+  readonly enabled: boolean;
+  readonly path: string;
+  readonly maxSizeMegabytes: number;
+  readonly maxCount: number;
+  readonly compress: boolean;
+}
