@@ -1,4 +1,5 @@
 import { assert } from "../lib/assert.ts";
+import { wordsOf } from "./word-view.ts";
 
 /**
  * CRC-64/ISO as LTX uses it: polynomial x^64 + x^4 + x^3 + x + 1, reflected, initial value and
@@ -85,20 +86,6 @@ export class Crc64 {
 
 /** Below this a view costs more than composing words from bytes. */
 const VIEW_MIN_WORDS = 32;
-
-/** One word view per buffer, kept as long as the buffer lives: no allocation per page. */
-const wordViews = new WeakMap<ArrayBufferLike, Int32Array>();
-
-function wordsOf(buffer: ArrayBufferLike): Int32Array {
-  let words = wordViews.get(buffer);
-  if (words === undefined) {
-    words = new Int32Array(buffer, 0, buffer.byteLength >>> 2);
-    wordViews.set(buffer, words);
-  }
-  return words;
-}
-
-assert(new Uint8Array(Uint32Array.of(1).buffer)[0] === 1, "litefs needs a little-endian CPU");
 
 /** The flag bit of page and database checksums, as it appears in the upper half. */
 export const CHECKSUM_FLAG_HI: number = 0x80000000 | 0;
