@@ -1,0 +1,132 @@
+import * as path from "node:path";
+import type { Config, LeaseConfig } from "./config.ts";
+import { ConfigError } from "./config-error.ts";
+import type { ParsedConfig } from "./parse.ts";
+
+/** What the checks need to know of the machine. */
+export interface Machine {
+  readonly hostname: string;
+  readonly currentDirectory: string;
+}
+
+/**
+ * Checks what no single key can tell, and fills in the defaults that depend on other keys.
+ * Directories become absolute, so that nothing later depends on the current directory.
+ */
+export function validateConfig(parsed: ParsedConfig, machine: Machine): Config {
+  const check = new Check(parsed);
+  const { config } = parsed;
+  const dataDir = check.directory("data.dir", config.data.dir, machine);
+  const fuseDir = check.directory("fuse.dir", config.fuse.dir, machine);
+  check.directoriesApart(dataDir, fuseDir);
+  const port = check.port("http.addr", config.http.addr);
+  check.proxy();
+  check.backup();
+  return {
+    ...config,
+    data: { ...config.data, dir: dataDir },
+    fuse: { ...config.fuse, dir: fuseDir },
+    lease: check.lease(port, machine),
+  };
+}
+
+class Check {
+  readonly #parsed: ParsedConfig;
+  readonly #config: Config;
+
+  constructor(parsed: ParsedConfig) {
+    this.#parsed = parsed;
+    this.#config = parsed.config;
+  }
+
+  directory(key: string, directory: string, machine: Machine): string {
+    if (directory === "") throw this.#error(key, `${key} must not be empty`);
+    return path.resolve(machine.currentDirectory, directory);
+  }
+
+  /** The mount hides what is under it, so the data would vanish behind itself, or recurse. */
+  directoriesApart(dataDir: string, fuseDir: string): void {
+    const key = this.#parsed.lines.has("data.dir") ? "data.dir" : "fuse.dir";
+    if (dataDir === fuseDir) {
+      throw this.#error(key, `data.dir and fuse.dir must differ, both are ${dataDir}`);
+    }
+    if (isInside(dataDir, fuseDir)) {
+      throw this.#error(key, `data.dir ${dataDir} must not be inside fuse.dir ${fuseDir}`);
+    }
+    if (isInside(fuseDir, dataDir)) {
+      throw this.#error(key, `fuse.dir ${fuseDir} must not be inside data.dir ${dataDir}`);
+    }
+  }
+
+  /** The port of `host:port` or `:port`. */
+  port(key: string, address: string): number {
+    const match = /^(?:\[[^\]]*\]|[^:[\]]*):(\d{1,5})$/.exec(address);
+    const port = Number(match?.[1] ?? NaN);
+    if (port <= 65535) return port;
+    throw this.#error(key, `${key} must have the form host:port or :port, not "${address}"`);
+  }
+
+  proxy(): void {
+    const { target, addr, db } = this.#config.proxy;
+    if (target === "") return;
+    this.port("proxy.target", target);
+    if (addr === "") throw this.#error("proxy.addr", "proxy.addr is required with proxy.target");
+    if (db === "") throw this.#error("proxy.db", "proxy.db is required with proxy.target");
+    this.port("proxy.addr", addr);
+  }
+
+  backup(): void {
+    const { type, path: directory } = this.#config.backup;
+    if (type === "file" && directory === "") {
+      throw this.#error("backup.path", "backup.path is required with backup.type file");
+    }
+  }
+
+  lease(port: number, machine: Machine): LeaseConfig {
+    const { lease } = this.#config;
+    if (lease.type === "") {
+      throw this.#error("lease.type", "lease.type is required: static or consul");
+    }
+    if (lease.candidate && lease.databases.length > 0) {
+      const problem =
+        "lease.databases is not for candidates, which must hold every database: set lease.candidate to false or remove it";
+      throw this.#error("lease.databases", problem);
+    }
+    if (lease.type === "static" && !lease.candidate) this.#replicaOfStatic(lease);
+    if (lease.type === "consul") {
+      this.#required("lease.consul.url", lease.consul.url, "with lease.type consul");
+      this.#required("lease.consul.key", lease.consul.key, "with lease.type consul");
+    }
+    const hostname = lease.hostname === "" ? machine.hostname : lease.hostname;
+    const advertiseUrl =
+      lease.advertiseUrl === "" ? `http://${hostname}:${port}` : lease.advertiseUrl;
+    this.#httpUrl("lease.advertise-url", advertiseUrl);
+    return { ...lease, hostname, advertiseUrl };
+  }
+
+  /** Nothing but the file can tell a static replica where its primary is. */
+  #replicaOfStatic(lease: LeaseConfig): void {
+    const reason = "on a static replica, it names the primary";
+    this.#required("lease.hostname", lease.hostname, reason);
+    this.#required("lease.advertise-url", lease.advertiseUrl, reason);
+  }
+
+  #required(key: string, value: string, reason: string): void {
+    if (value === "") throw this.#error(key, `${key} is required ${reason}`);
+  }
+
+  #httpUrl(key: string, text: string): void {
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    if (url?.protocol === "http:" || url?.protocol === "https:") return;
+    throw this.#error(key, `${key} must be an http:// or https:// URL, not "${text}"`);
+  }
+
+  #error(key: string, problem: string): ConfigError {
+    return new ConfigError(this.#parsed.file, this.#parsed.lines.get(key), problem);
+  }
+}
+
+function isInside(directory: string, parent: string): boolean {
+  const relative = path.relative(parent, directory);
+  return relative !== "" && relative !== ".." && !relative.startsWith("../");
+}
