@@ -255,6 +255,6 @@ export function readSuperJournalName(file: ReadAt, sizeBytes: number): string | 
   }
   // SQLite adds C chars, which are signed on x86 and unsigned on ARM.
   if (checksum !== unsignedSum >>> 0 && checksum !== signedSum >>> 0) return undefined;
-  const name = new TextDecoder().decode(nameBytes);
+  const name = new TextDecoder("utf-8", { ignoreBOM: true }).decode(nameBytes);
   return /-mj[0-9a-f]{6}9[0-9a-f]{2}$/i.test(name) ? name : undefined;
 }
