@@ -1,0 +1,93 @@
+import { type Command } from "./context.ts";
+import { EXIT_USAGE } from "./exit-codes.ts";
+
+export const USAGE = `litefs is a distributed file system for SQLite databases.
+
+Usage:
+
+  litefs <command> [arguments]
+
+The commands are:
+
+  mount    mount the file system and run the application in it
+  run      run a command beside a node, for example as the primary
+  import   replace or create a database with an SQLite file
+  export   write a database to a file
+  version  print the version
+  help     print this text, or that of a command: litefs help mount
+`;
+
+export const COMMAND_USAGE: Readonly<Record<string, string>> = {
+  mount: `Mounts the file system, joins the cluster, and then runs the commands given by exec in
+the configuration or after --. Ends with the last of them, or at SIGINT or SIGTERM.
+
+Usage:
+
+  litefs mount [flags] [-- COMMAND [ARGUMENT...]]
+
+Flags:
+
+  -config PATH     the configuration file
+                   (default: ./litefs.yml, ~/litefs.yml or /etc/litefs.yml)
+  -no-expand-env   leave $NAME and \${NAME} in the configuration as they are
+  -skip-unmount    do not unmount a stale mount on the mount directory first
+  -debug           the same as log.debug
+  -fuse.debug      the same as fuse.debug
+  -tracing         write one line per operation on a database to standard output
+`,
+  run: `Runs a command beside a node that is mounted already, and ends with its exit code.
+
+Usage:
+
+  litefs run [flags] -- COMMAND [ARGUMENT...]
+
+Flags:
+
+  -url URL                  the node (default: http://localhost:20202)
+  -if-candidate             do nothing if the node is not a candidate
+  -promote                  make the node the primary first
+  -with-halt-lock-on PATH   hold the write lock of the whole cluster on the database at PATH
+  -v                        tell what is being done
+`,
+  import: `Replaces or creates a database with the SQLite file at PATH. The node must be the primary.
+
+Usage:
+
+  litefs import [flags] PATH
+
+Flags:
+
+  -name NAME   name of the database (required)
+  -url URL     the node (default: http://localhost:20202)
+`,
+  export: `Writes a database to the file at PATH. A file that is there stays as it is until the
+new one is complete.
+
+Usage:
+
+  litefs export [flags] PATH
+
+Flags:
+
+  -name NAME   name of the database (required)
+  -url URL     the node (default: http://localhost:20202)
+`,
+  version: `Prints the version.
+
+Usage:
+
+  litefs version
+`,
+};
+
+/** Help goes to standard output, with the exit code of LiteFS. */
+export const helpCommand: Command = ([name], context) => {
+  const text =
+    name !== undefined && Object.hasOwn(COMMAND_USAGE, name) ? COMMAND_USAGE[name] : undefined;
+  return Promise.resolve(printUsage(context, text ?? USAGE));
+};
+
+export function printUsage(context: { print(text: string): void }, text: string): number {
+  context.print(text);
+  return EXIT_USAGE;
+}
