@@ -226,7 +226,8 @@ function isValidSectorSize(sectorSize: number): boolean {
 
 /**
  * The super-journal that a transaction over several databases named at the end of each journal:
- * when that file is gone, the transaction was committed and the journal must not be played back.
+ * when that file is gone or empty, the transaction was committed and the journal must not be played
+ * back. The last to roll back deletes it.
  *
  * | off from the end | field                                            |
  * |------------------|--------------------------------------------------|
