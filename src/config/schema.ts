@@ -13,8 +13,6 @@ export interface Option {
   readonly choices?: readonly string[];
   /** Appended to the property name in Config, for numbers whose key does not tell their unit. */
   readonly unit?: string;
-  /** May hold a password, so its value is never shown. */
-  readonly secret?: true;
   readonly meaning: string;
 }
 
@@ -117,7 +115,7 @@ const proxy: readonly Option[] = [
   {
     key: "proxy.target",
     kind: "string",
-    meaning: "host:port of the application behind the proxy; without it there is no proxy.",
+    meaning: "The host:port of the application behind the proxy; without it there is no proxy.",
   },
   {
     key: "proxy.db",
@@ -224,7 +222,6 @@ const lease: readonly Option[] = [
   {
     key: "lease.consul.url",
     kind: "string",
-    secret: true,
     meaning: "URL of the Consul server; a password in it is the ACL token, a path the key prefix.",
   },
   {
@@ -264,7 +261,6 @@ const backup: readonly Option[] = [
   {
     key: "backup.auth-token",
     kind: "string",
-    secret: true,
     meaning: "The token, for type litefs-cloud.",
   },
 ];

@@ -1,0 +1,135 @@
+import { describe, expect, test } from "vitest";
+import type { Config } from "../../../src/config/config.ts";
+import { ConfigError } from "../../../src/config/config-error.ts";
+import { parseConfig } from "../../../src/config/parse.ts";
+import { validateConfig } from "../../../src/config/validate.ts";
+
+const machine = { hostname: "box", currentDirectory: "/srv" };
+
+function validate(text: string): Config {
+  return validateConfig(parseConfig(text, "litefs.yml"), machine);
+}
+
+function problem(text: string): string {
+  try {
+    validate(text);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message;
+    throw error;
+  }
+  return "no error";
+}
+
+test("a static primary needs nothing but the lease type", () => {
+  expect(validate("lease: {type: static}").lease).toMatchObject({
+    type: "static",
+    candidate: true,
+    hostname: "box",
+    advertiseUrl: "http://box:20202",
+  });
+});
+
+test("the advertised URL follows the hostname and the port", () => {
+  const { lease } = validate("http: {addr: '[::1]:999'}\nlease: {type: static, hostname: db1}");
+  expect(lease.advertiseUrl).toBe("http://db1:999");
+});
+
+test("what is written is kept", () => {
+  const text = "lease: {type: static, candidate: false, hostname: p, advertise-url: 'https://p/x'}";
+  expect(validate(text).lease).toMatchObject({ hostname: "p", advertiseUrl: "https://p/x" });
+});
+
+test("directories become absolute", () => {
+  const config = validate("data: {dir: d/../data}\nfuse: {dir: ./m/}\nlease: {type: static}");
+  expect([config.data.dir, config.fuse.dir]).toEqual(["/srv/data", "/srv/m"]);
+});
+
+test("siblings with a common beginning are apart", () => {
+  expect(problem("data: {dir: /a}\nfuse: {dir: /ab}\nlease: {type: static}")).toBe("no error");
+  expect(problem("data: {dir: /a}\nfuse: {dir: /..b}\nlease: {type: static}")).toBe("no error");
+});
+
+describe("each problem has its line and says what to do", () => {
+  const valid = "lease: {type: static}\n";
+  test.each([
+    ["no lease", "", "litefs.yml: lease.type is required: static or consul"],
+    [
+      "same directory",
+      `${valid}data:\n  dir: /x\nfuse: {dir: /y/../x/}`,
+      "litefs.yml:3: data.dir and fuse.dir must differ, both are /x",
+    ],
+    [
+      "data in mount",
+      `${valid}fuse:\n  dir: /var`,
+      "litefs.yml:3: data.dir /var/lib/litefs must not be inside fuse.dir /var",
+    ],
+    [
+      "mount in data",
+      `${valid}data:\n  dir: /`,
+      "litefs.yml:3: fuse.dir /litefs must not be inside data.dir /",
+    ],
+    ["empty directory", `${valid}data: {dir: ""}`, "litefs.yml:2: data.dir must not be empty"],
+    [
+      "address without port",
+      `${valid}http: {addr: localhost}`,
+      'litefs.yml:2: http.addr must have the form host:port or :port, not "localhost"',
+    ],
+    [
+      "port too large",
+      `${valid}http: {addr: ":65536"}`,
+      'litefs.yml:2: http.addr must have the form host:port or :port, not ":65536"',
+    ],
+    [
+      "replica without hostname",
+      "lease:\n  type: static\n  candidate: false",
+      "litefs.yml: lease.hostname is required on a static replica, it names the primary",
+    ],
+    [
+      "replica without URL",
+      "lease:\n  type: static\n  candidate: false\n  hostname: a",
+      "litefs.yml: lease.advertise-url is required on a static replica, it names the primary",
+    ],
+    [
+      "not HTTP",
+      "lease:\n  type: static\n  advertise-url: ftp://a",
+      'litefs.yml:3: lease.advertise-url must be an http:// or https:// URL, not "ftp://a"',
+    ],
+    [
+      "no URL",
+      "lease:\n  type: static\n  advertise-url: a b",
+      'litefs.yml:3: lease.advertise-url must be an http:// or https:// URL, not "a b"',
+    ],
+    [
+      "databases of a candidate",
+      "lease:\n  type: static\n  databases: [a]",
+      "litefs.yml:3: lease.databases is not for candidates, which must hold every database: set lease.candidate to false or remove it",
+    ],
+    [
+      "consul without URL",
+      "lease: {type: consul}",
+      "litefs.yml: lease.consul.url is required with lease.type consul",
+    ],
+    [
+      "consul without key",
+      "lease: {type: consul, consul: {url: 'http://c'}}",
+      "litefs.yml: lease.consul.key is required with lease.type consul",
+    ],
+    [
+      "proxy without address",
+      `${valid}proxy: {target: "localhost:80"}`,
+      "litefs.yml: proxy.addr is required with proxy.target",
+    ],
+    [
+      "proxy without database",
+      `${valid}proxy: {target: "localhost:80", addr: ":81"}`,
+      "litefs.yml: proxy.db is required with proxy.target",
+    ],
+    [
+      "backup without path",
+      `${valid}backup: {type: file}`,
+      "litefs.yml: backup.path is required with backup.type file",
+    ],
+  ])("%s", (_, text, expected) => {
+    expect(problem(text)).toBe(expected);
+  });
+});
