@@ -1,0 +1,22 @@
+import { type MessagePort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { silentLogger } from "../../../src/lib/log.ts";
+import { FuseSession } from "../../../src/fuse/session.ts";
+import { MemoryFileSystem } from "./memory-filesystem.ts";
+
+export interface WorkerInput {
+  readonly fd: number;
+  readonly commands: MessagePort;
+  readonly posixLocks: boolean;
+}
+
+const input: WorkerInput = workerData;
+const { fd, commands, posixLocks } = input;
+const report = (event: unknown): void => commands.postMessage(event, []);
+const handler = new MemoryFileSystem(report, () => {
+  const command: unknown = receiveMessageOnPort(commands)?.message;
+  report({ kind: "wake", command });
+  if (command === "stop") session.stop();
+});
+const session = new FuseSession({ fd, handler, logger: silentLogger, posixLocks });
+report({ kind: "end", reason: session.run() });
+commands.close();
