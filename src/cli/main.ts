@@ -1,7 +1,11 @@
 import * as os from "node:os";
 import { dispatch } from "./dispatch.ts";
 
-/** The entry of the program; bin/litefs starts it. */
+// The entry of the program; bin/litefs starts it.
+
+// Nobody reading our output any more is no reason for a node to die with databases mounted.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+
 const exitCode = await dispatch(process.argv.slice(2), {
   env: process.env,
   currentDirectory: process.cwd(),

@@ -1,11 +1,16 @@
 import * as fs from "node:fs";
+import { parseArguments, refusePositionals } from "./arguments.ts";
 import type { Command } from "./context.ts";
 import { EXIT_OK } from "./exit-codes.ts";
+import { COMMAND_USAGE, printUsage } from "./help.ts";
 
 /** In the form that scripts for LiteFS expect. */
-export const versionCommand: Command = (_args, context) => {
+export const versionCommand: Command = async (args, context) => {
+  const { positionals, help } = parseArguments(args, {});
+  if (help) return printUsage(context, COMMAND_USAGE["version"] ?? "");
+  refusePositionals(positionals);
   context.print(`LiteFS v${packageVersion()}, node ${process.version}\n`);
-  return Promise.resolve(EXIT_OK);
+  return EXIT_OK;
 };
 
 /** Both src/cli and dist/cli are two levels below the package. */

@@ -1,0 +1,157 @@
+import { expect, test } from "vitest";
+import { dispatch } from "../../../src/cli/dispatch.ts";
+import { COMMAND_USAGE, USAGE } from "../../../src/cli/help.ts";
+import { recordedContext } from "./recorded-context.ts";
+
+async function run(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const context = recordedContext();
+  return { code: await dispatch(args, context), ...context.output };
+}
+
+test.each([[[]], [["help"]], [["-h"]], [["--help"]], [["help", "nothing"]]])(
+  "%j prints the usage",
+  async (args) => {
+    expect(await run(...args)).toEqual({ code: 2, stdout: USAGE, stderr: "" });
+  },
+);
+
+test.each(["mount", "run", "import", "export", "version"])("help of %s", async (name) => {
+  const expected = { code: 2, stdout: COMMAND_USAGE[name], stderr: "" };
+  expect(await run("help", name)).toEqual(expected);
+  expect(await run(name, "-help")).toEqual(expected);
+  expect(USAGE).toContain(`\n  ${name} `);
+});
+
+test.each(["version", "-version", "--version", "-v"])("%s prints the version", async (name) => {
+  const { code, stdout } = await run(name);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/^LiteFS v\d+\.\d+\.\d+, node v\d+/);
+});
+
+test.each(["mout", "toString", "__proto__", ""])("unknown command %j", async (name) => {
+  const stderr = `ERROR: unknown command "${name}"; "litefs help" lists them\n`;
+  expect(await run(name)).toEqual({ code: 2, stdout: "", stderr });
+});
+
+test.each([
+  [["mount", "-nope"], "unknown flag -nope"],
+  [["mount", "node", "server.js"], 'unexpected argument "node"; a command to run goes after --'],
+  [["mount", "--"], "no command after --"],
+  [["run"], "no command after --"],
+  [["run", "--"], "no command after --"],
+  [["run", "ls"], 'unexpected argument "ls"; a command to run goes after --'],
+  [
+    ["run", "-promote", "-with-halt-lock-on", "/x", "--", "ls"],
+    "-promote and -with-halt-lock-on exclude each other",
+  ],
+  [["import", "a.db"], "flag -name is required"],
+  [["import", "-name", "a"], "one PATH is required"],
+  [["import", "-name", "a", "b", "c"], "one PATH is required"],
+  [["export", "a.db"], "flag -name is required"],
+  [["export", "-name", "a"], "one PATH is required"],
+  [["version", "-x"], "unknown flag -x"],
+])("%j: usage, then one line that says what is wrong", async (args, problem) => {
+  const stderr = `${COMMAND_USAGE[args[0] ?? ""]}\nERROR: ${problem}\n`;
+  expect(await run(...args)).toEqual({ code: 2, stdout: "", stderr });
+});
+
+test.each([
+  [
+    ["export", "-name", "a", "-url", "nonsense", "x"],
+    2,
+    '-url must be an http:// or https:// URL, not "nonsense"',
+  ],
+  [
+    ["mount"],
+    2,
+    "config file not found: /nowhere/litefs.yml, /nowhere/litefs.yml, /etc/litefs.yml; write one, or name it with -config PATH",
+  ],
+  [["import", "-name", "a", "x"], 1, "cannot import /nowhere/x: no such file"],
+])("%j: one line", async (args, code, problem) => {
+  expect(await run(...args)).toEqual({ code, stdout: "", stderr: `ERROR: ${problem}\n` });
+});
+
+test("the help texts", () => {
+  expect([USAGE, ...Object.values(COMMAND_USAGE)].join("\n----\n")).toMatchInlineSnapshot(`
+    "litefs is a distributed file system for SQLite databases.
+
+    Usage:
+
+      litefs <command> [arguments]
+
+    The commands are:
+
+      mount    mount the file system and run the application in it
+      run      run a command beside a node, for example as the primary
+      import   replace or create a database with an SQLite file
+      export   write a database to a file
+      version  print the version
+      help     print this text, or that of a command: litefs help mount
+
+    ----
+    Mounts the file system, joins the cluster, and then runs the commands given by exec in
+    the configuration or after --. Ends with the last of them, or at SIGINT or SIGTERM.
+
+    Usage:
+
+      litefs mount [flags] [-- COMMAND [ARGUMENT...]]
+
+    Flags:
+
+      -config PATH     the configuration file
+                       (default: ./litefs.yml, ~/litefs.yml or /etc/litefs.yml)
+      -no-expand-env   leave $NAME and \${NAME} in the configuration as they are
+      -skip-unmount    do not unmount a stale mount on the mount directory first
+      -debug           the same as log.debug
+      -fuse.debug      the same as fuse.debug
+      -tracing         write one line per operation on a database to standard output
+
+    ----
+    Runs a command beside a node that is mounted already, and ends with its exit code.
+
+    Usage:
+
+      litefs run [flags] -- COMMAND [ARGUMENT...]
+
+    Flags:
+
+      -url URL                  the node (default: http://localhost:20202)
+      -if-candidate             do nothing if the node is not a candidate
+      -promote                  make the node the primary first
+      -with-halt-lock-on PATH   hold the write lock of the whole cluster on the database at PATH
+      -v                        tell what is being done
+
+    ----
+    Replaces or creates a database with the SQLite file at PATH. The node must be the primary.
+
+    Usage:
+
+      litefs import [flags] PATH
+
+    Flags:
+
+      -name NAME   name of the database (required)
+      -url URL     the node (default: http://localhost:20202)
+
+    ----
+    Writes a database to the file at PATH. A file that is there stays as it is until the
+    new one is complete.
+
+    Usage:
+
+      litefs export [flags] PATH
+
+    Flags:
+
+      -name NAME   name of the database (required)
+      -url URL     the node (default: http://localhost:20202)
+
+    ----
+    Prints the version.
+
+    Usage:
+
+      litefs version
+    "
+  `);
+});
