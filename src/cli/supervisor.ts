@@ -87,6 +87,11 @@ export class Supervisor {
     return this.#hasBackground && this.#running !== undefined;
   }
 
+  /** Whether SIGINT or SIGTERM came: the end of a child is then no failure, whatever its code. */
+  get isStopping(): boolean {
+    return this.#stopping;
+  }
+
   /** Passes a signal on to the running child. SIGINT and SIGTERM also keep `run` from going on. */
   signal(name: NodeJS.Signals): void {
     if (name === "SIGINT" || name === "SIGTERM") this.#stopping = true;

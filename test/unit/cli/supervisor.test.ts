@@ -154,7 +154,10 @@ test.each([0, 143])("after SIGTERM nothing more is started (child ends with %d)"
   const plan = { foreground: [printSignals(code), sh("echo no")], background: sh("echo no") };
   const ended = observed.supervisor.run(plan);
   await observed.printed("ready");
+  observed.supervisor.signal("SIGHUP");
+  expect(observed.supervisor.isStopping).toBe(false);
   observed.supervisor.signal("SIGTERM");
+  expect(observed.supervisor.isStopping).toBe(true);
   expect(await ended).toBeUndefined();
   expect(observed.children).toHaveLength(1);
 });
