@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -11,6 +12,7 @@ class Observed {
   log = "";
   output = "";
   readonly children: ChildProcess[] = [];
+  readonly #closed: Promise<unknown>[] = [];
   readonly #waiting: { text: string; resolve: () => void }[] = [];
   readonly supervisor: Supervisor = new Supervisor({
     logger: createLogger({ format: "text", timestamp: false, debug: false }, (line) => {
@@ -20,6 +22,7 @@ class Observed {
     spawn: (command, args, options) => {
       const child = spawn(command, args, { ...options, stdio: ["ignore", "pipe", "inherit"] });
       child.stdout?.on("data", (data) => this.#onOutput(String(data)));
+      this.#closed.push(once(child, "close"));
       this.children.push(child);
       return child;
     },
@@ -29,6 +32,12 @@ class Observed {
   printed(text: string): Promise<void> {
     if (this.output.includes(text)) return Promise.resolve();
     return new Promise((resolve) => this.#waiting.push({ text, resolve }));
+  }
+
+  /** All that was printed, once every child has ended: its end may come before its last output. */
+  async allOutput(): Promise<string> {
+    await Promise.all(this.#closed);
+    return this.output;
   }
 
   #onOutput(data: string): void {
@@ -62,9 +71,9 @@ test("a child killed by a signal has 128 and the signal's number", async () => {
 test("words and the environment reach the child unchanged", async () => {
   const observed = new Observed();
   await observed.supervisor.runSync(["printf", "%s|", "a  b", "$GREETING", "'q'", "*"]);
-  expect(observed.output).toBe("a  b|$GREETING|'q'|*|");
+  expect(await observed.allOutput()).toBe("a  b|$GREETING|'q'|*|");
   await observed.supervisor.runSync(sh("echo $GREETING"));
-  expect(observed.output).toContain("hello\n");
+  expect(await observed.allOutput()).toContain("hello\n");
 });
 
 test("a command that cannot be started", async () => {
@@ -109,7 +118,7 @@ test("every signal is forwarded, repeatedly, and the child's own code is kept", 
     await observed.printed(`got ${name}`);
   }
   observed.supervisor.signal("SIGINT");
-  await observed.printed("got SIGINT\ngot");
+  await observed.printed("got SIGUSR2\ngot SIGINT");
   observed.supervisor.signal("SIGTERM");
   expect(await observed.supervisor.exited).toBe(143);
   expect(observed.output.match(/SIGINT/g)).toHaveLength(2);
@@ -129,11 +138,14 @@ test("a signal without a child is no error", () => {
 
 test("a plan runs in order", async () => {
   const observed = new Observed();
-  const plan = { foreground: [sh("echo 1"), sh("echo 2")], background: sh("echo 3; exit 4") };
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-supervisor-"));
+  const file = path.join(directory, "order");
+  const say = (word: string): string[] => sh(`sleep 0.0${word}; echo ${word} >> ${file}`);
+  const plan = { foreground: [say("3"), say("2")], background: sh(`echo 1 >> ${file}; exit 4`) };
   expect(await observed.supervisor.run(plan)).toBeUndefined();
   expect(await observed.supervisor.exited).toBe(4);
-  await observed.printed("3\n");
-  expect(observed.output).toBe("1\n2\n3\n");
+  expect(fs.readFileSync(file, "utf8")).toBe("3\n2\n1\n");
+  fs.rmSync(directory, { recursive: true });
 });
 
 test("a plan ends at the first failure", async () => {
