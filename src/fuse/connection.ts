@@ -1,9 +1,11 @@
-import { readdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { errorCode } from "../lib/errors.ts";
 import { FuseMountError, programError } from "./mount-errors.ts";
+import { findMount } from "./mountinfo.ts";
 import { runCommand } from "./run-command.ts";
 
 const CONNECTIONS = "/sys/fs/fuse/connections";
+const TIMEOUT_MS = 5000;
 
 /**
  * Cuts the connection of a FUSE mount: every waiting request fails with ECONNABORTED and reading
@@ -11,31 +13,47 @@ const CONNECTIONS = "/sys/fs/fuse/connections";
  * hangs. Does nothing when the connection is already gone.
  */
 export async function abortConnection(connectionId: number, mountPoint: string): Promise<void> {
+  const hasControl = await mountControl();
   try {
-    if ((await readdir(CONNECTIONS)).length === 0) {
-      const args = ["-t", "fusectl", "fusectl", CONNECTIONS];
-      await runCommand("mount", args, { timeoutMs: 5000 });
-    }
     await writeFile(`${CONNECTIONS}/${connectionId}/abort`, "1");
-    return;
   } catch (error) {
-    const code = errorCode(error);
-    if (code === "ENODEV" || code === "ENOTCONN") return;
-    await forceUnmount(connectionId, mountPoint, error);
+    if (hasControl && errorCode(error) === "ENOENT") return;
+    await abortByForcedUnmount(connectionId, mountPoint, error);
   }
 }
 
-/** Without fusectl (a container with a read-only /sys), a forced unmount also aborts. */
-async function forceUnmount(id: number, mountPoint: string, cause: unknown): Promise<void> {
-  const result = await runCommand("umount", ["-f", mountPoint], { timeoutMs: 5000 }).catch(
+/**
+ * A forced unmount aborts as well, even when it then fails because files are open. For containers,
+ * whose /sys is often read-only.
+ */
+export async function abortByForcedUnmount(
+  connectionId: number,
+  mountPoint: string,
+  cause?: unknown,
+): Promise<void> {
+  const isOurs = (await findMount(mountPoint))?.deviceMinor === connectionId;
+  if (!isOurs) return;
+  const result = await runCommand("umount", ["-f", mountPoint], { timeoutMs: TIMEOUT_MS }).catch(
     (error: unknown) => {
       throw programError("umount", error);
     },
   );
-  if (result.exitCode === 0 || /not mounted|no mount point/i.test(result.stderr)) return;
+  if (result.exitCode === 0 || /busy/i.test(result.stderr)) return;
   throw new FuseMountError(
     "FUSE_ABORT_FAILED",
-    `the FUSE connection of ${mountPoint} could not be aborted: as root run \`mount -t fusectl fusectl ${CONNECTIONS}; echo 1 > ${CONNECTIONS}/${id}/abort\` (${result.stderr})`,
+    `the FUSE connection of ${mountPoint} could not be aborted: as root run \`mount -t fusectl fusectl ${CONNECTIONS}; echo 1 > ${CONNECTIONS}/${connectionId}/abort\` (${result.stderr})`,
     { cause },
   );
+}
+
+/** Makes the kernel's control files appear; false when that is not allowed here. */
+async function mountControl(): Promise<boolean> {
+  if ((await findMount(CONNECTIONS))?.fileSystemType === "fusectl") return true;
+  const args = ["-t", "fusectl", "fusectl", CONNECTIONS];
+  const result = await runCommand("mount", args, { timeoutMs: TIMEOUT_MS }).catch(
+    (error: unknown) => {
+      throw programError("mount", error);
+    },
+  );
+  return result.exitCode === 0;
 }

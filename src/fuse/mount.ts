@@ -52,6 +52,7 @@ export interface FuseMount {
   close(): Promise<void>;
 }
 
+const MAX_TRANSFER_BYTES = 1 << 20;
 const MOUNT_TIMEOUT_MS = 10_000;
 const UNMOUNT_TIMEOUT_MS = 5_000;
 const BUSY_RETRIES = 10;
@@ -87,7 +88,13 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
  * there, is not touched.
  */
 export async function unmountStale(directory: string): Promise<boolean> {
-  const mountPoint = await canonicalMountPoint(directory);
+  let mountPoint: string;
+  try {
+    mountPoint = await canonicalMountPoint(directory);
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return false;
+    throw error;
+  }
   let removed = false;
   // Several crashes can leave several mounts on top of each other.
   for (;;) {
@@ -107,6 +114,8 @@ class MountedFuse implements FuseMount {
   readonly connectionId: number;
   readonly #logger: Logger;
   readonly #clock: Clock;
+  /** The kernel may give our connection's number to another mount from then on. */
+  #ended = false;
 
   constructor(mountPoint: string, fd: number, connectionId: number, options: MountOptions) {
     this.mountPoint = mountPoint;
@@ -118,9 +127,9 @@ class MountedFuse implements FuseMount {
 
   async unmount(): Promise<"unmounted" | "detached"> {
     for (let attempt = 0; attempt <= BUSY_RETRIES; attempt++) {
-      if (!(await this.#isMounted())) return "unmounted";
+      if (!(await this.#isMounted())) return this.#end();
       const result = await umount([this.mountPoint]);
-      if (result.exitCode === 0) return "unmounted";
+      if (result.exitCode === 0) return this.#end();
       if (result.exitCode === undefined) {
         this.#logger.warn("fuse: the mount does not answer, aborting it", { dir: this.mountPoint });
         await this.abort();
@@ -137,12 +146,17 @@ class MountedFuse implements FuseMount {
     return "detached";
   }
 
-  abort(): Promise<void> {
-    return abortConnection(this.connectionId, this.mountPoint);
+  async abort(): Promise<void> {
+    if (!this.#ended) await abortConnection(this.connectionId, this.mountPoint);
   }
 
   close(): Promise<void> {
     return promisify(close)(this.fd);
+  }
+
+  #end(): "unmounted" {
+    this.#ended = true;
+    return "unmounted";
   }
 
   /** Ours, not something that was mounted there after somebody unmounted us. */
@@ -153,7 +167,8 @@ class MountedFuse implements FuseMount {
 
 async function mountOn(mountPoint: string, fd: number, options: MountOptions): Promise<void> {
   const flags = ["fd=3", "rootmode=40000", `user_id=${process.geteuid?.()}`];
-  flags.push(`group_id=${process.getegid?.()}`);
+  // With pages of 64 KiB the kernel would otherwise send larger READs than the session can answer.
+  flags.push(`group_id=${process.getegid?.()}`, `max_read=${MAX_TRANSFER_BYTES}`);
   if (options.allowOther) flags.push("allow_other");
   const type = options.subtype === undefined ? "fuse" : `fuse.${options.subtype}`;
   // -i: no helper program of libfuse, which would not know about our fd.

@@ -46,13 +46,16 @@ export async function findMount(mountPoint: string): Promise<MountEntry | undefi
 }
 
 /**
- * The path as the kernel lists it. Resolves links in the parents only: to look at the directory
- * itself could wait for a file system whose server is gone.
+ * The path as the kernel lists it. Asks what is mounted before it looks at the directory itself,
+ * because that could wait for a file system whose server is gone.
  */
 export async function canonicalMountPoint(directory: string): Promise<string> {
   const absolute = resolve(directory);
   if (absolute === "/") return absolute;
-  return join(await realpath(dirname(absolute)), basename(absolute));
+  const path = join(await realpath(dirname(absolute)), basename(absolute));
+  if ((await findMount(path)) !== undefined) return path;
+  // Not a mount point, but perhaps a link to one.
+  return realpath(path);
 }
 
 export function isFuse(entry: MountEntry): boolean {

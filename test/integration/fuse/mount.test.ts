@@ -1,6 +1,7 @@
 import { mkdir, open, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
+import { abortByForcedUnmount } from "../../../src/fuse/connection.ts";
 import { mountFuse, unmountStale } from "../../../src/fuse/mount.ts";
 import { findMount } from "../../../src/fuse/mountinfo.ts";
 import { TestMount, cleanUpAll, readLine, temporaryDirectory } from "./harness.ts";
@@ -47,9 +48,25 @@ except OSError as e: print(errno.errorcode[e.errno], flush=True)`;
   await fs.mount.abort();
 });
 
+test("without control files, a forced unmount aborts as well", async () => {
+  const fs = await TestMount.start();
+  const other = fs.mount.connectionId + 1;
+  await abortByForcedUnmount(other, fs.mount.mountPoint);
+  expect(await readFile(fs.path("pin"), "utf8")).toBe("");
+  await abortByForcedUnmount(fs.mount.connectionId, fs.mount.mountPoint);
+  expect(await fs.event("end")).toEqual({ kind: "end", reason: "unmounted" });
+});
+
+test("a mount that nobody serves can be unmounted", async () => {
+  const mount = await mountOn(await temporaryDirectory());
+  expect(await mount.unmount()).toBe("unmounted");
+  await mount.close();
+});
+
 test("a mount whose server has died is recognised and removed", async () => {
   const directory = await temporaryDirectory();
   expect(await unmountStale(directory)).toBe(false);
+  expect(await unmountStale(join(directory, "none", "deeper"))).toBe(false);
   const dead = await mountOn(directory);
   await dead.close();
   await expect(open(join(directory, "x"))).rejects.toMatchObject({ code: "ENOTCONN" });
@@ -84,8 +101,8 @@ test("unusable mount points are refused with what to do", async () => {
 test("names with blanks, and links in the path", async () => {
   const directory = await temporaryDirectory();
   await mkdir(join(directory, "real dir", "mount \\ point"), { recursive: true });
-  await symlink(join(directory, "real dir"), join(directory, "link"));
-  const mount = await mountOn(join(directory, "link", "mount \\ point"));
+  await symlink(join(directory, "real dir", "mount \\ point"), join(directory, "link"));
+  const mount = await mountOn(join(directory, "link"));
   try {
     expect(mount.mountPoint).toBe(join(directory, "real dir", "mount \\ point"));
     expect(mount.connectionId).toBeGreaterThan(0);
