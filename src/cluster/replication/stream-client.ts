@@ -1,0 +1,117 @@
+import type { Engine } from "../../database/engine.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { LitefsError } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import { encodePositionMap } from "../../wire/position-map.ts";
+import type { ClusterIdStore } from "../cluster-id.ts";
+import type { LagTracker } from "./lag.ts";
+import { SnapshotNeeds } from "./snapshot-needs.ts";
+import { StreamReception } from "./stream-reception.ts";
+import type { StreamEnd } from "./stream-reception.ts";
+import type { OpenedStream, OpenStream } from "./stream-transport.ts";
+
+export interface StreamClientOptions {
+  readonly engine: Engine;
+  /** 16 upper-case hex digits. */
+  readonly nodeId: string;
+  readonly clusterId: ClusterIdStore;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly lag: LagTracker;
+  readonly openStream: OpenStream;
+  /** `lease.databases`; everything when undefined. */
+  readonly filter: ReadonlySet<string> | undefined;
+  /** A connection that brings no byte for this long is dead, whatever TCP says. */
+  readonly readTimeoutMs: number;
+  /** Received and not yet applied bytes beyond which reading pauses. */
+  readonly maxBufferedBytes: number;
+}
+
+/** What becomes of one connection. */
+export interface StreamObserver {
+  onConnected(): void;
+  /** The initial set is applied. */
+  onReady(): void;
+  /** Between the transaction at its origin and its visibility here, by both nodes' wall clocks. */
+  onApplied(database: string, latencyMs: number): void;
+}
+
+/** How much of a refusal's text goes into the log. */
+const MAX_REFUSAL_BYTES = 512;
+
+/** The replica's side of replication: one connection at a time to the primary. */
+export class StreamClient {
+  readonly #options: StreamClientOptions;
+  readonly #needs = new SnapshotNeeds();
+
+  constructor(options: StreamClientOptions) {
+    this.#options = options;
+  }
+
+  /** Follows the primary until the stream ends; rejects with the reason when it breaks. */
+  async follow(
+    primaryUrl: string,
+    observer: StreamObserver,
+    signal: AbortSignal,
+  ): Promise<StreamEnd> {
+    const connection = await this.#open(primaryUrl, signal);
+    const onAbort = (): void => connection.destroy();
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      signal.throwIfAborted();
+      await this.#checkAnswer(primaryUrl, connection);
+      observer.onConnected();
+      const parts = { connection, observer, needs: this.#needs, signal };
+      return await new StreamReception(this.#options, parts).run();
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      connection.destroy();
+    }
+  }
+
+  async #open(primaryUrl: string, signal: AbortSignal): Promise<OpenedStream> {
+    const { engine, nodeId, filter, clock, readTimeoutMs } = this.#options;
+    const body = encodePositionMap(this.#needs.positionMap(engine.databases, filter));
+    const timeout = new AbortController();
+    const answered = new AbortController();
+    const waiting = clock.sleep(readTimeoutMs, answered.signal).then(
+      () => timeout.abort(noAnswer(primaryUrl, readTimeoutMs)),
+      () => undefined,
+    );
+    try {
+      const request = { primaryUrl, nodeId, filter, body };
+      return await this.#options.openStream(request, AbortSignal.any([signal, timeout.signal]));
+    } finally {
+      answered.abort();
+      await waiting;
+    }
+  }
+
+  async #checkAnswer(primaryUrl: string, connection: OpenedStream): Promise<void> {
+    if (connection.status !== 200) {
+      const text = await refusalText(connection);
+      throw new LitefsError(
+        "STREAM_REFUSED",
+        `the node at ${primaryUrl} refused to stream: status ${connection.status} ${text}`,
+      );
+    }
+    // An old primary without an id gives none; there is nothing to compare then.
+    if (connection.clusterId !== undefined) this.#options.clusterId.adopt(connection.clusterId);
+  }
+}
+
+async function refusalText(connection: OpenedStream): Promise<string> {
+  let text = "";
+  for await (const chunk of connection.body) {
+    text += Buffer.from(chunk).toString("utf8");
+    if (text.length >= MAX_REFUSAL_BYTES) break;
+  }
+  return text.slice(0, MAX_REFUSAL_BYTES).trim().replaceAll("\n", " ");
+}
+
+function noAnswer(primaryUrl: string, timeoutMs: number): LitefsError {
+  return new LitefsError(
+    "PRIMARY_SILENT",
+    `the primary at ${primaryUrl} did not answer within ${timeoutMs} ms`,
+  );
+}

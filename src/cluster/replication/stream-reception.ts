@@ -1,0 +1,244 @@
+import * as fs from "node:fs/promises";
+import { assertNever } from "../../lib/assert.ts";
+import { LitefsError } from "../../lib/errors.ts";
+import type { StreamFrame } from "../../wire/frames.ts";
+import { StreamParser } from "../../wire/stream-parser.ts";
+import { ApplyQueue } from "./apply-queue.ts";
+import type { Item } from "./apply-queue.ts";
+import { LtxReceiver, TransactionTooLargeError } from "./ltx-receiver.ts";
+import type { SnapshotNeeds } from "./snapshot-needs.ts";
+import type { StreamClientOptions, StreamObserver } from "./stream-client.ts";
+import type { OpenedStream } from "./stream-transport.ts";
+
+/** How one connection to the primary ended without an error. */
+export interface StreamEnd {
+  /** The primary said so, as at its shutdown; otherwise the connection just closed. */
+  readonly announced: boolean;
+}
+
+export interface ReceptionParts {
+  readonly connection: OpenedStream;
+  readonly observer: StreamObserver;
+  readonly needs: SnapshotNeeds;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * One open stream: bytes in, applied transactions out. Reading and applying run side by side; when
+ * applying falls behind by `maxBufferedBytes`, reading stops and HTTP/2 flow control holds the
+ * primary back.
+ */
+export class StreamReception {
+  readonly #options: StreamClientOptions;
+  readonly #connection: OpenedStream;
+  readonly #observer: StreamObserver;
+  readonly #needs: SnapshotNeeds;
+  readonly #signal: AbortSignal;
+  readonly #queue: ApplyQueue;
+  readonly #parser = new StreamParser();
+  readonly #spooled = new Set<string>();
+  #receiver: LtxReceiver | undefined;
+  #failure: Error | undefined;
+  #isEnded = false;
+  /** Since when the primary owes us bytes; undefined while we are busy with those it sent. */
+  #waitingSinceMs: number | undefined;
+
+  constructor(options: StreamClientOptions, parts: ReceptionParts) {
+    const { needs } = parts;
+    this.#options = options;
+    this.#connection = parts.connection;
+    this.#observer = parts.observer;
+    this.#needs = needs;
+    this.#signal = parts.signal;
+    this.#queue = new ApplyQueue({
+      engine: options.engine,
+      onApplied: (database, item) => this.#applied(database, item),
+      onQuarantined: (database, reason) => {
+        options.log.error("database is quarantined", { db: database, reason });
+      },
+      onMismatch: (database, result) => {
+        needs.mismatch(database, result.position);
+        this.#fail(mismatchError(database, result.reason));
+      },
+      onError: (database, error) => this.#fail(applyError(database, error)),
+    });
+  }
+
+  async run(): Promise<StreamEnd> {
+    const { lag } = this.#options;
+    const watch = new AbortController();
+    const watching = this.#watch(watch.signal);
+    lag.connected(() => this.#oldestPendingAtMs());
+    try {
+      await this.#read();
+      if (this.#failure !== undefined) throw this.#failure;
+      this.#signal.throwIfAborted();
+      if (!this.#isEnded) this.#parser.end();
+      // What arrived whole is worth having, whatever became of the connection.
+      await this.#queue.idle();
+      if (this.#failure !== undefined) throw this.#failure;
+      return { announced: this.#isEnded };
+    } catch (error) {
+      // Tearing down the connection makes reading fail too; the first failure is the reason.
+      throw this.#failure ?? error;
+    } finally {
+      lag.disconnected();
+      watch.abort();
+      await watching;
+      await this.#queue.close();
+      await this.#receiver?.discard();
+      for (const path of this.#spooled) await fs.rm(path, { force: true });
+    }
+  }
+
+  async #read(): Promise<void> {
+    const { clock, lag, maxBufferedBytes } = this.#options;
+    this.#waitingSinceMs = clock.monotonicMs();
+    for await (const chunk of this.#connection.body) {
+      this.#waitingSinceMs = undefined;
+      lag.frameReceived();
+      for (const frame of this.#parser.push(chunk)) {
+        const busy = this.#handle(frame);
+        if (busy !== undefined) await busy;
+        if (this.#failure !== undefined || this.#isEnded) return;
+      }
+      this.#queue.kick();
+      if (this.#queue.bufferedBytes >= maxBufferedBytes) {
+        await this.#queue.belowBytes(maxBufferedBytes / 2);
+      }
+      if (this.#failure !== undefined) return;
+      this.#waitingSinceMs = clock.monotonicMs();
+    }
+  }
+
+  #handle(frame: StreamFrame): Promise<void> | undefined {
+    switch (frame.type) {
+      case "ltx-begin":
+        return this.#beginLtx(frame.name);
+      case "ltx-data":
+        return this.#pushLtx(frame.bytes);
+      case "ltx-end":
+        return this.#endLtx();
+      case "ready":
+        return this.#ready();
+      case "heartbeat":
+        // It says nothing about transactions that arrived before it and are not applied yet.
+        if (this.#oldestPendingAtMs() === undefined) {
+          this.#options.lag.primaryTimestamp(frame.timestampMs);
+        }
+        return undefined;
+      case "end":
+        this.#isEnded = true;
+        return undefined;
+      case "drop-database":
+        // A database is deleted by a transaction, never by the absence of one elsewhere.
+        this.#options.log.warn("the primary does not know this database; it is kept", {
+          db: frame.name,
+        });
+        return undefined;
+      case "hwm":
+      case "handoff":
+        return undefined;
+      default:
+        return assertNever(frame);
+    }
+  }
+
+  #beginLtx(database: string): undefined {
+    const { clock, engine } = this.#options;
+    this.#receiver = new LtxReceiver(database, clock.monotonicMs(), engine, () => {
+      this.#queue.kick();
+      return this.#queue.laneIdle(database);
+    });
+    return undefined;
+  }
+
+  #pushLtx(bytes: Uint8Array): Promise<void> | undefined {
+    const receiver = this.#receiver;
+    if (receiver === undefined || this.#queue.isDiscarding(receiver.database)) return undefined;
+    try {
+      return receiver.push(bytes);
+    } catch (error) {
+      if (error instanceof TransactionTooLargeError) this.#needs.need(error.database);
+      throw error;
+    }
+  }
+
+  #endLtx(): Promise<void> | undefined {
+    const receiver = this.#receiver;
+    this.#receiver = undefined;
+    if (receiver === undefined) return undefined;
+    if (this.#queue.isDiscarding(receiver.database)) return receiver.discard();
+    if (!receiver.isSpooled) {
+      this.#queue.add(receiver.database, receiver.takeTransaction());
+      return undefined;
+    }
+    return this.#addSnapshot(receiver);
+  }
+
+  async #addSnapshot(receiver: LtxReceiver): Promise<void> {
+    const item = await receiver.finishSnapshot();
+    if (item.kind === "snapshot") this.#spooled.add(item.path);
+    this.#queue.add(receiver.database, item);
+  }
+
+  /** Ready counts when everything that came before it is applied. */
+  async #ready(): Promise<void> {
+    this.#queue.kick();
+    await this.#queue.idle();
+    if (this.#failure !== undefined) return;
+    this.#options.lag.caughtUp();
+    this.#observer.onReady();
+  }
+
+  #applied(database: string, item: Item): void {
+    const { clock, lag } = this.#options;
+    if (item.kind === "snapshot") this.#spooled.delete(item.path);
+    this.#needs.applied(database);
+    lag.primaryTimestamp(item.info.timestampMs);
+    this.#observer.onApplied(database, Math.max(0, clock.nowMs() - item.info.timestampMs));
+  }
+
+  /** Including one that has begun to arrive. */
+  #oldestPendingAtMs(): number | undefined {
+    const queued = this.#queue.oldestPendingAtMs();
+    const arriving = this.#receiver?.startedAtMs;
+    if (queued === undefined || arriving === undefined) return queued ?? arriving;
+    return Math.min(queued, arriving);
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    this.#connection.destroy();
+  }
+
+  /** Ends a connection on which the primary has gone silent. */
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { clock, readTimeoutMs } = this.#options;
+    while (!signal.aborted) {
+      // Rejects only when aborted, which the loop condition sees.
+      await clock.sleep(readTimeoutMs / 4, signal).catch(() => undefined);
+      const since = this.#waitingSinceMs;
+      if (since === undefined || clock.monotonicMs() - since < readTimeoutMs) continue;
+      this.#fail(
+        new LitefsError("PRIMARY_SILENT", `the primary sent nothing for ${readTimeoutMs} ms`),
+      );
+      return;
+    }
+  }
+}
+
+function mismatchError(database: string, reason: string): LitefsError {
+  return new LitefsError(
+    "REPLICA_MISMATCH",
+    `${database} cannot continue from the primary's transactions: ${reason}; reconnecting`,
+  );
+}
+
+function applyError(database: string, cause: unknown): LitefsError {
+  return new LitefsError(
+    "APPLY_FAILED",
+    `applying transactions to ${database} failed; reconnecting`,
+    { cause },
+  );
+}

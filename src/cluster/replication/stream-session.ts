@@ -1,0 +1,220 @@
+import type { DatabaseState } from "../../database/engine.ts";
+import { errorText } from "../../lib/errors.ts";
+import { positionsEqual, ZERO_POSITION } from "../../lib/position.ts";
+import type { Position } from "../../lib/position.ts";
+import {
+  encodeDropDatabase,
+  encodeEnd,
+  encodeHeartbeat,
+  encodeHwm,
+  encodeLtxFrame,
+  encodeReady,
+} from "../../wire/stream-encoder.ts";
+import type { FrameSink } from "./frame-sink.ts";
+import { sendSnapshot } from "./snapshot-sender.ts";
+import type { SentFrameType, StreamRequest, StreamServerOptions } from "./stream-server.ts";
+
+/** Log bytes asked for at once: many small transactions, or one that may be larger. */
+const LOG_READ_BYTES = 1024 * 1024;
+
+export interface SessionControl {
+  /** End cleanly. */
+  readonly stop: AbortSignal;
+  /** The replica has left; nothing more can be written. */
+  readonly replicaGone: AbortSignal;
+  onFramesSent(database: string, type: SentFrameType, count: number): void;
+}
+
+/**
+ * Everything one replica is sent. It knows what the replica has, by its position map and by what
+ * was sent since, and works off the set of databases that may have moved on.
+ */
+export class StreamSession {
+  readonly #options: StreamServerOptions;
+  readonly #request: StreamRequest;
+  readonly #sink: FrameSink;
+  readonly #control: SessionControl;
+  readonly #interrupted: AbortSignal;
+  /** What the replica has. */
+  readonly #positions: Map<string, Position>;
+  readonly #dirty = new Set<string>();
+  /** Could not be sent; tried again at the next heartbeat. */
+  readonly #failed = new Set<string>();
+  #wake: () => void = () => undefined;
+  #lastSentAtMs: number;
+  #isHeartbeatDue = true;
+
+  constructor(
+    options: StreamServerOptions,
+    request: StreamRequest,
+    sink: FrameSink,
+    control: SessionControl,
+  ) {
+    this.#options = options;
+    this.#request = request;
+    this.#sink = sink;
+    this.#control = control;
+    this.#interrupted = AbortSignal.any([control.stop, control.replicaGone]);
+    this.#positions = new Map(request.positions);
+    this.#lastSentAtMs = options.clock.monotonicMs();
+  }
+
+  async run(): Promise<void> {
+    const { engine, log } = this.#options;
+    const unsubscribe = engine.onChange((databases) => {
+      for (const name of databases) this.#markDirty(name);
+      if (this.#dirty.size > 0) this.#wake();
+    });
+    const onInterrupt = (): void => this.#wake();
+    this.#interrupted.addEventListener("abort", onInterrupt);
+    const ticker = new AbortController();
+    const ticking = this.#tick(ticker.signal);
+    try {
+      for (const name of this.#positions.keys()) this.#markDirty(name);
+      for (const name of engine.databases.keys()) this.#markDirty(name);
+      await this.#rounds();
+      // Every frame is complete here, so the replica gets a clean end, not a broken one.
+      if (!this.#control.replicaGone.aborted) this.#sink.write(encodeEnd());
+      log.debug("stream ended", { replica: this.#request.clientNodeId });
+    } finally {
+      unsubscribe();
+      this.#interrupted.removeEventListener("abort", onInterrupt);
+      ticker.abort();
+      await ticking;
+    }
+  }
+
+  async #rounds(): Promise<void> {
+    for (let isFirst = true; !this.#interrupted.aborted; isFirst = false) {
+      const round = [...this.#dirty].sort();
+      this.#dirty.clear();
+      for (const name of round) {
+        if (this.#interrupted.aborted) return;
+        await this.#sendDatabase(name);
+      }
+      if (this.#interrupted.aborted) return;
+      if (isFirst) this.#sink.write(encodeReady());
+      if (this.#isHeartbeatDue) await this.#send(encodeHeartbeat(this.#options.clock.nowMs()));
+      this.#isHeartbeatDue = false;
+      if (this.#dirty.size === 0 && !this.#interrupted.aborted) {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    }
+  }
+
+  /** Asks for a heartbeat when nothing was sent for one interval. A busy stream needs none. */
+  async #tick(signal: AbortSignal): Promise<void> {
+    const { clock, heartbeatIntervalMs } = this.#options;
+    let dueInMs = heartbeatIntervalMs;
+    while (!signal.aborted) {
+      // Rejects only when aborted, which the loop condition sees.
+      await clock.sleep(dueInMs, signal).catch(() => undefined);
+      dueInMs = this.#lastSentAtMs + heartbeatIntervalMs - clock.monotonicMs();
+      if (dueInMs > 0) continue;
+      for (const name of this.#failed) this.#markDirty(name);
+      this.#failed.clear();
+      this.#isHeartbeatDue = true;
+      this.#wake();
+      dueInMs = heartbeatIntervalMs;
+    }
+  }
+
+  #markDirty(name: string): void {
+    const { filter } = this.#request;
+    if (filter === undefined || filter.has(name)) this.#dirty.add(name);
+  }
+
+  /** Sends until the replica has what the database had when this was called. */
+  async #sendDatabase(name: string): Promise<void> {
+    const state = this.#options.engine.databases.get(name);
+    if (state === undefined) {
+      this.#positions.delete(name);
+      await this.#send(encodeDropDatabase(name));
+      return;
+    }
+    if (state.status === "quarantined") {
+      this.#options.log.warn("database is quarantined and not replicated", {
+        db: name,
+        reason: state.reason,
+      });
+      return;
+    }
+    await this.#catchUp(name, state);
+  }
+
+  async #catchUp(name: string, state: DatabaseState): Promise<void> {
+    const target = state.position;
+    let client = this.#positions.get(name) ?? ZERO_POSITION;
+    if (positionsEqual(client, target)) return;
+    while (!this.#interrupted.aborted) {
+      // Whether the log can continue what the replica has is the engine's word, not a comparison
+      // with the live view, which may be a moment older than what was already sent.
+      const sent = client.txid === 0 ? undefined : await this.#sendLog(name, client);
+      if (sent !== undefined) {
+        client = sent;
+      } else {
+        if (target.txid === 0) return;
+        const copied = await this.#sendSnapshot(name);
+        if (copied === undefined) return;
+        client = copied;
+      }
+      this.#positions.set(name, client);
+      if (client.txid >= target.txid) return;
+    }
+  }
+
+  /** The position after the batch; undefined when a snapshot is needed. */
+  async #sendLog(name: string, after: Position): Promise<Position | undefined> {
+    const read = await this.#options.engine.readLog(name, after, LOG_READ_BYTES);
+    if (read.kind === "unavailable") return undefined;
+    // Backups are not kept by this node, so nothing below is safe to forget: high-water mark 0.
+    const hwm = encodeHwm(name, 0);
+    const frames: Uint8Array[] = [];
+    for (const ltx of read.ltx) frames.push(encodeLtxFrame(name, ltx), hwm);
+    if (frames.length > 0) {
+      this.#control.onFramesSent(name, "ltx", read.ltx.length);
+      await this.#send(Buffer.concat(frames));
+    }
+    return read.end;
+  }
+
+  /** The position of the copy; undefined when it could not be made, which only delays this one. */
+  async #sendSnapshot(name: string): Promise<Position | undefined> {
+    const { engine, log } = this.#options;
+    let reader;
+    try {
+      reader = await engine.openSnapshot(name);
+    } catch (error) {
+      log.error("cannot open snapshot for replica", { db: name, error: errorText(error) });
+      this.#failed.add(name);
+      return undefined;
+    }
+    try {
+      if (reader.position.txid === 0) return undefined;
+      await sendSnapshot(this.#options, name, reader, this.#sink, this.#interrupted);
+      this.#control.onFramesSent(name, "ltx:snapshot", 1);
+      log.info("snapshot sent", {
+        db: name,
+        replica: this.#request.clientNodeId,
+        txid: reader.position.txid,
+        pages: reader.pageCount,
+      });
+      return reader.position;
+    } finally {
+      await reader.close();
+    }
+  }
+
+  async #send(bytes: Uint8Array): Promise<void> {
+    this.#lastSentAtMs = this.#options.clock.monotonicMs();
+    if (this.#sink.write(bytes)) return;
+    try {
+      await this.#sink.drained(this.#interrupted);
+    } catch (error) {
+      // The bytes taken are whole frames, so a requested stop is still a clean end.
+      if (!this.#interrupted.aborted) throw error;
+    }
+  }
+}

@@ -1,0 +1,21 @@
+/** The network as the stream client sees it: one request, one endless answer. */
+export type OpenStream = (request: OpenStreamRequest, signal: AbortSignal) => Promise<OpenedStream>;
+
+export interface OpenStreamRequest {
+  /** The advertise URL of the primary; only scheme, host and port count. */
+  readonly primaryUrl: string;
+  /** 16 upper-case hex digits. */
+  readonly nodeId: string;
+  /** The position map. */
+  readonly body: Uint8Array;
+  /** Only these databases; all when undefined. */
+  readonly filter: ReadonlySet<string> | undefined;
+}
+
+export interface OpenedStream {
+  readonly status: number;
+  readonly clusterId: string | undefined;
+  /** Ends at a clean close; throws when the connection breaks or was destroyed. */
+  readonly body: AsyncIterable<Uint8Array>;
+  destroy(reason?: Error): void;
+}

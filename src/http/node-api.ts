@@ -1,0 +1,29 @@
+import type { EventHub } from "../cluster/events.ts";
+import type { StreamServer } from "../cluster/replication/stream-server.ts";
+import type { Engine, NodeRole } from "../database/engine.ts";
+import type { Logger } from "../lib/log.ts";
+
+/** What the HTTP API shows of a node. Everything that changes is asked for at each request. */
+export interface NodeApi {
+  /** 16 upper-case hex digits. */
+  readonly nodeId: string;
+  readonly isCandidate: boolean;
+  /** `data.dir`. */
+  readonly dataDirectory: string;
+  readonly engine: Engine;
+  readonly streams: StreamServer;
+  readonly events: EventHub;
+  readonly metrics: MetricsSource;
+  readonly log: Logger;
+  clusterId(): string | undefined;
+  role(): NodeRole;
+  /** True once the node has served, or received, a complete set of databases. */
+  isReady(): boolean;
+  lagMs(): number;
+}
+
+export interface MetricsSource {
+  readonly contentType: string;
+  /** The Prometheus text exposition of this moment. */
+  text(): Promise<string>;
+}

@@ -1,0 +1,107 @@
+import { constants } from "node:http2";
+import type { IncomingMessage } from "node:http";
+import type { ServerHttp2Stream } from "node:http2";
+import type { FastifyInstance } from "fastify";
+import type { StreamRequest } from "../../cluster/replication/stream-server.ts";
+import { errorText, FormatError } from "../../lib/errors.ts";
+import { decodePositionMap } from "../../wire/position-map.ts";
+import type { PositionMapEntry } from "../../wire/position-map.ts";
+import { http2Sink } from "../http2-sink.ts";
+import type { NodeApi } from "../node-api.ts";
+import { http2StreamOf } from "../raw-exchange.ts";
+import { queryParameter, sendText } from "../replies.ts";
+
+/** Room for a million databases. */
+const MAX_POSITION_MAP_BYTES = 64 * 1024 * 1024;
+
+/** POST /stream: an endless response of frames for one replica. Only the primary has it. */
+export function registerStream(app: FastifyInstance, node: NodeApi): void {
+  app.post("/stream", async (request, reply) => {
+    const stream = http2StreamOf(request);
+    if (stream === undefined) return sendText(reply, 426, "Upgrade to HTTP/2 required");
+    const clientNodeId = parseNodeId(request.headers["litefs-id"]);
+    if (clientNodeId === node.nodeId) return sendText(reply, 400, "cannot connect to self");
+    const positions = await readPositionMap(request.raw);
+    if (positions instanceof FormatError) return sendText(reply, 400, positions.message);
+    if (!node.role().isPrimary) return sendText(reply, 503, "lease expired");
+    reply.hijack();
+    const filter = parseFilter(queryParameter(request.query, "filter"));
+    await serve(node, stream, {
+      clientNodeId,
+      positions: new Map(positions.map(({ name, position }) => [name, position])),
+      filter,
+    });
+    return reply;
+  });
+}
+
+/** From the 200 on nothing but frames may be sent, so an error resets the stream. */
+async function serve(
+  node: NodeApi,
+  stream: ServerHttp2Stream,
+  request: StreamRequest,
+): Promise<void> {
+  const gone = new AbortController();
+  stream.once("close", () => gone.abort());
+  stream.on("error", (error) => {
+    node.log.debug("stream to replica broke", {
+      replica: request.clientNodeId,
+      error: errorText(error),
+    });
+  });
+  if (stream.destroyed) return;
+  const clusterId = node.clusterId();
+  stream.respond({
+    ":status": 200,
+    "litefs-id": node.nodeId,
+    ...(clusterId === undefined ? {} : { "litefs-cluster-id": clusterId }),
+  });
+  node.log.info("replica connected", { replica: request.clientNodeId });
+  try {
+    await node.streams.serve(request, http2Sink(stream), gone.signal);
+    stream.end();
+  } catch (error) {
+    if (!gone.signal.aborted) {
+      node.log.error("stream to replica failed", {
+        replica: request.clientNodeId,
+        error: errorText(error),
+      });
+    }
+    stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  } finally {
+    node.log.info("replica disconnected", { replica: request.clientNodeId });
+  }
+}
+
+async function readPositionMap(raw: IncomingMessage): Promise<PositionMapEntry[] | FormatError> {
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of raw) {
+    if (!Buffer.isBuffer(chunk)) continue;
+    sizeBytes += chunk.length;
+    if (sizeBytes > MAX_POSITION_MAP_BYTES) {
+      return new FormatError(
+        "POSITION_MAP_TOO_LARGE",
+        "the position map of a replica is too large",
+      );
+    }
+    chunks.push(chunk);
+  }
+  try {
+    return decodePositionMap(Buffer.concat(chunks));
+  } catch (error) {
+    if (error instanceof FormatError) return error;
+    throw error;
+  }
+}
+
+/** Missing or malformed counts as id 0, as in LiteFS. */
+function parseNodeId(header: string | string[] | undefined): string {
+  const text = typeof header === "string" ? header.trim() : "";
+  if (!/^[0-9a-fA-F]{1,16}$/.test(text)) return "0".repeat(16);
+  return text.toUpperCase().padStart(16, "0");
+}
+
+function parseFilter(filter: string | undefined): ReadonlySet<string> | undefined {
+  return filter === undefined ? undefined : new Set(filter.split(","));
+}
