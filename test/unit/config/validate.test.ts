@@ -68,6 +68,11 @@ describe("each problem has its line and says what to do", () => {
       `${valid}data:\n  dir: /`,
       "litefs.yml:3: fuse.dir /litefs must not be inside data.dir /",
     ],
+    [
+      "mount in data, with a name that begins with two dots",
+      `${valid}fuse:\n  dir: /var/lib/litefs/..m`,
+      "litefs.yml:3: fuse.dir /var/lib/litefs/..m must not be inside data.dir /var/lib/litefs",
+    ],
     ["empty directory", `${valid}data: {dir: ""}`, "litefs.yml:2: data.dir must not be empty"],
     [
       "address without port",
