@@ -13,6 +13,7 @@ import {
   FLG_VERSION_1,
   FLG_VERSION_MASK,
   LZ4_FRAME_MAGIC,
+  WRITE_BLOCK_BYTES,
 } from "./lz4-frame.ts";
 import { XxHash32 } from "./xxhash32.ts";
 
@@ -59,6 +60,7 @@ export class Lz4FrameDecoder {
         at += missing;
         continue;
       }
+      this.#growPiece();
       const portion = Math.min(missing, bytes.length - at);
       this.#piece.set(bytes.subarray(at, at + portion), this.#pieceBytes);
       this.#pieceBytes += portion;
@@ -84,7 +86,7 @@ export class Lz4FrameDecoder {
         if (readU32LE(bytes, start) !== this.#hash.digest()) {
           throw invalid("its content checksum does not match");
         }
-        this.#state = "done";
+        this.#finish();
         return;
       case "done":
         assert(false, "LZ4 frame is already complete");
@@ -112,8 +114,7 @@ export class Lz4FrameDecoder {
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       this.#declaredContentBytes = view.getBigUint64(start + 6, true);
     }
-    if (this.#piece.length < blockBytes) this.#piece = new Uint8Array(blockBytes);
-    this.#block = new Uint8Array(blockBytes);
+    this.#block = takeBlockBuffer(blockBytes);
     this.#expect("block-size", 4);
   }
 
@@ -133,7 +134,7 @@ export class Lz4FrameDecoder {
         throw invalid(`it declares ${declared} bytes and holds ${this.#contentBytes}`);
       }
       if (this.#hasChecksum) this.#expect("checksum", 4);
-      else this.#state = "done";
+      else this.#finish();
       return;
     }
     this.#blockStored = field >= BLOCK_STORED;
@@ -156,10 +157,41 @@ export class Lz4FrameDecoder {
     this.#sink(content);
   }
 
+  /** Only a piece that arrives in several portions needs the space. */
+  #growPiece(): void {
+    if (this.#piece.length >= this.#pieceNeeded) return;
+    const larger = new Uint8Array(this.#pieceNeeded);
+    larger.set(this.#piece.subarray(0, this.#pieceBytes));
+    this.#piece = larger;
+  }
+
+  #finish(): void {
+    this.#state = "done";
+    giveBlockBuffer(this.#block);
+  }
+
   #expect(state: State, byteCount: number): void {
     this.#state = state;
     this.#pieceBytes = 0;
     this.#pieceNeeded = byteCount;
+  }
+}
+
+/**
+ * Blocks of 64 KiB go from one decoder to the next: clearing a new one takes longer than decoding
+ * a small transaction. A decoder that fails keeps its block, which is then collected.
+ */
+const freeBlocks: Uint8Array[] = [];
+const MAX_FREE_BLOCKS = 4;
+
+function takeBlockBuffer(byteCount: number): Uint8Array {
+  const free = byteCount === WRITE_BLOCK_BYTES ? freeBlocks.pop() : undefined;
+  return free ?? new Uint8Array(byteCount);
+}
+
+function giveBlockBuffer(block: Uint8Array): void {
+  if (block.length === WRITE_BLOCK_BYTES && freeBlocks.length < MAX_FREE_BLOCKS) {
+    freeBlocks.push(block);
   }
 }
 
