@@ -18,6 +18,18 @@ export interface SnapshotSenderOptions {
   readonly snapshotTimeoutMs: number;
 }
 
+/** The pages of a database are not those that its position stands for. */
+export class SnapshotDamagedError extends LitefsError {
+  override readonly name: string = "SnapshotDamagedError";
+
+  constructor(database: string) {
+    super(
+      "SNAPSHOT_CHECKSUM_MISMATCH",
+      `the pages of ${database} do not have the checksum of its position: run 'litefs check' on this node`,
+    );
+  }
+}
+
 /**
  * Sends one whole database as an LTX frame, one portion of pages at a time: memory is bounded by a
  * portion and what the sink buffers. It never waits longer than the snapshot timeout, because a
@@ -85,10 +97,7 @@ async function sendPages(
   // The trailer is held back until it is known to tell the truth.
   const trailer = encoder.close(undefined);
   if (trailer.postApplyChecksum !== reader.position.checksum) {
-    throw new LitefsError(
-      "SNAPSHOT_CHECKSUM_MISMATCH",
-      `the pages of ${database} do not have the checksum of its position: run 'litefs check' on this node`,
-    );
+    throw new SnapshotDamagedError(database);
   }
   signal.throwIfAborted();
   const end = Buffer.concat([encodeChunks(Buffer.concat(parts)), CHUNK_END]);

@@ -75,6 +75,7 @@ export class StreamReception {
       this.#signal.throwIfAborted();
       if (!this.#isEnded) this.#parser.end();
       // What arrived whole is worth having, whatever became of the connection.
+      this.#queue.kick();
       await this.#queue.idle();
       if (this.#failure !== undefined) throw this.#failure;
       return { announced: this.#isEnded };

@@ -32,6 +32,8 @@ export type SentFrameType = "ltx" | "ltx:snapshot";
 export class StreamServer {
   readonly #options: StreamServerOptions;
   readonly #sessions = new Set<AbortController>();
+  /** Positions at which the pages of a database contradicted their checksum. */
+  readonly #damagedAt = new Map<string, Position>();
   readonly #sentFrames = new Map<string, Record<SentFrameType, number>>();
 
   constructor(options: StreamServerOptions) {
@@ -58,6 +60,7 @@ export class StreamServer {
     const session = new StreamSession(this.#options, request, sink, {
       stop: stop.signal,
       replicaGone,
+      damagedAt: this.#damagedAt,
       onFramesSent: (database, type, count) => this.#countFrames(database, type, count),
     });
     try {

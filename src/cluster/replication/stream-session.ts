@@ -11,7 +11,7 @@ import {
   encodeReady,
 } from "../../wire/stream-encoder.ts";
 import type { FrameSink } from "./frame-sink.ts";
-import { sendSnapshot } from "./snapshot-sender.ts";
+import { sendSnapshot, SnapshotDamagedError } from "./snapshot-sender.ts";
 import type { SentFrameType, StreamRequest, StreamServerOptions } from "./stream-server.ts";
 
 /** Log bytes asked for at once: many small transactions, or one that may be larger. */
@@ -22,6 +22,8 @@ export interface SessionControl {
   readonly stop: AbortSignal;
   /** The replica has left; nothing more can be written. */
   readonly replicaGone: AbortSignal;
+  /** Where snapshots failed by their checksum, shared by all sessions: not to be tried again. */
+  readonly damagedAt: Map<string, Position>;
   onFramesSent(database: string, type: SentFrameType, count: number): void;
 }
 
@@ -192,7 +194,7 @@ export class StreamSession {
       return undefined;
     }
     try {
-      if (reader.position.txid === 0) return undefined;
+      if (reader.position.txid === 0 || this.#isDamaged(name, reader.position)) return undefined;
       await sendSnapshot(this.#options, name, reader, this.#sink, this.#interrupted);
       this.#control.onFramesSent(name, "ltx:snapshot", 1);
       log.info("snapshot sent", {
@@ -202,9 +204,24 @@ export class StreamSession {
         pages: reader.pageCount,
       });
       return reader.position;
+    } catch (error) {
+      if (error instanceof SnapshotDamagedError) {
+        this.#control.damagedAt.set(name, reader.position);
+      }
+      throw error;
     } finally {
       await reader.close();
     }
+  }
+
+  /** Breaking the stream again for it would only keep the other databases from this replica. */
+  #isDamaged(name: string, position: Position): boolean {
+    const damagedAt = this.#control.damagedAt.get(name);
+    if (damagedAt === undefined || !positionsEqual(damagedAt, position)) return false;
+    this.#options.log.error("database is damaged and not replicated, run 'litefs check'", {
+      db: name,
+    });
+    return true;
   }
 
   async #send(bytes: Uint8Array): Promise<void> {

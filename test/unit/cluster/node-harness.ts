@@ -1,0 +1,115 @@
+import { onTestFinished } from "vitest";
+import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
+import { EventHub } from "../../../src/cluster/events.ts";
+import { openHttp2Stream } from "../../../src/cluster/replication/http2-transport.ts";
+import { LagTracker } from "../../../src/cluster/replication/lag.ts";
+import { StreamClient } from "../../../src/cluster/replication/stream-client.ts";
+import type { StreamClientOptions } from "../../../src/cluster/replication/stream-client.ts";
+import type { StreamServer } from "../../../src/cluster/replication/stream-server.ts";
+import type { NodeRole } from "../../../src/database/engine.ts";
+import type { MetricsSource } from "../../../src/http/node-api.ts";
+import { HttpServer } from "../../../src/http/server.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import type { FakeEngine } from "../../support/fake-engine.ts";
+import { newEngine, newStreamServer, temporaryDirectory } from "./helpers.ts";
+
+export const PRIMARY_ID = "00000000000000A1";
+export const REPLICA_ID = "00000000000000B2";
+export const CLUSTER_ID = "LFSC0123456789ABCDEF";
+
+export interface ServedNode {
+  readonly url: string;
+  readonly port: number;
+  readonly streams: StreamServer;
+  readonly events: EventHub;
+  readonly server: HttpServer;
+  role: NodeRole;
+}
+
+/** A node's HTTP API on a loopback port, over a fake engine. */
+export async function serveNode(
+  engine: FakeEngine,
+  changes: { readonly role?: NodeRole; readonly metrics?: MetricsSource; isReady?: boolean } = {},
+): Promise<ServedNode> {
+  const streams = newStreamServer(engine);
+  const role = changes.role ?? { isPrimary: true, primaryHostname: "primary.local" };
+  const events = new EventHub(engine, () => node.role, silentLogger);
+  const server = await HttpServer.start({
+    address: { host: "127.0.0.1", port: 0 },
+    node: {
+      nodeId: PRIMARY_ID,
+      isCandidate: true,
+      dataDirectory: "/var/lib/litefs",
+      engine,
+      streams,
+      events,
+      metrics: changes.metrics ?? {
+        contentType: "text/plain",
+        text: () => Promise.resolve("m 1\n"),
+      },
+      log: silentLogger,
+      clusterId: () => CLUSTER_ID,
+      role: () => node.role,
+      isReady: () => changes.isReady ?? true,
+      lagMs: () => 0,
+    },
+  });
+  onTestFinished(() => server.close(100));
+  const { port } = server.address;
+  const node: ServedNode = {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    streams,
+    events,
+    server,
+    role,
+  };
+  return node;
+}
+
+/** A replica's client over a fake engine, and what it has told its observer. */
+export class ReplicaHarness {
+  readonly engine: FakeEngine;
+  readonly lag: LagTracker;
+  readonly clusterId: ClusterIdStore;
+  readonly client: StreamClient;
+  readonly seen: string[] = [];
+  readonly stop: AbortController = new AbortController();
+
+  constructor(changes: Partial<StreamClientOptions> & { engine?: FakeEngine } = {}) {
+    this.engine = changes.engine ?? newEngine();
+    const clock = changes.clock ?? systemClock;
+    this.lag = new LagTracker({ clock, heartbeatIntervalMs: 1000 });
+    this.clusterId = ClusterIdStore.open(temporaryDirectory());
+    this.client = new StreamClient({
+      nodeId: REPLICA_ID,
+      clusterId: this.clusterId,
+      clock,
+      log: silentLogger,
+      openStream: openHttp2Stream,
+      filter: undefined,
+      readTimeoutMs: 5000,
+      maxBufferedBytes: 8 * 1024 * 1024,
+      ...changes,
+      engine: this.engine,
+      lag: this.lag,
+    });
+    onTestFinished(() => this.stop.abort());
+  }
+
+  follow(url: string): ReturnType<StreamClient["follow"]> {
+    const following = this.client.follow(
+      url,
+      {
+        onConnected: () => this.seen.push("connected"),
+        onReady: () => this.seen.push("ready"),
+        onApplied: (database) => this.seen.push(`applied ${database}`),
+      },
+      this.stop.signal,
+    );
+    // Every test awaits the outcome itself; until then it must not count as unhandled.
+    following.catch(() => undefined);
+    return following;
+  }
+}
