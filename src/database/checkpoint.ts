@@ -1,0 +1,60 @@
+import { WAL_READ0_LOCK, WAL_READ4_LOCK, WAL_WRITE_LOCK, WAL_CKPT_LOCK } from "../sqlite/locks.ts";
+import type { Database } from "./database.ts";
+import type { DaemonLocks, Job } from "./host.ts";
+import type { LocalWal } from "./local-wal.ts";
+import { removeObsoleteSnapshots } from "./snapshot-file.ts";
+
+/** SQLite's own default for wal_autocheckpoint. */
+export const CHECKPOINT_FRAMES = 1000;
+/** More pages than this and the kernel is told to forget the whole file instead. */
+const INVALIDATE_MAX_PAGES = 64;
+
+/**
+ * Moves a replica's local WAL into the database file and starts it over, if no reader is in the
+ * way at this moment; otherwise it does nothing and may be tried again. Returns whether the WAL
+ * was started over.
+ *
+ * Copying is safe from the moment when no read lock is held: every reader after it sees at least
+ * the frames that are there now, and finds each of their pages in the WAL, not in the file.
+ */
+export function* checkpointLocalWal(
+  db: Database,
+  local: LocalWal,
+  locks: DaemonLocks,
+): Job<boolean> {
+  const { store } = db;
+  if (store.frames.count === 0) return false;
+  if (store.frames.unwritten.size > 0) {
+    if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;
+    try {
+      db.log.sync();
+      const written = store.writeBack();
+      if (written.length > INVALIDATE_MAX_PAGES) db.kernel.invalidate("database", 0, 0);
+      else {
+        const { pageSize } = store;
+        for (const pgno of written) {
+          db.kernel.invalidate("database", (pgno - 1) * pageSize, pageSize);
+        }
+      }
+    } finally {
+      locks.unlock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK);
+    }
+    db.files.get("database")?.sync();
+    yield (resume) => db.kernel.settled(resume);
+  }
+  if (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_CKPT_LOCK)) return false;
+  try {
+    if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;
+    try {
+      if (store.frames.unwritten.size > 0) return false;
+      db.log.noteDurable(db.log.txid, "now");
+      removeObsoleteSnapshots(db);
+      yield* local.restart();
+      return true;
+    } finally {
+      locks.unlock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK);
+    }
+  } finally {
+    locks.unlock("shm", WAL_WRITE_LOCK, WAL_CKPT_LOCK);
+  }
+}

@@ -1,0 +1,183 @@
+import { Crc64, pageCrc } from "../ltx/crc64.ts";
+import type { LtxHeader } from "../ltx/header.ts";
+import { halvesToBigint } from "../ltx/crc64.ts";
+import type { PageStore } from "./page-store.ts";
+import type { TransactionLog } from "./log/transaction-log.ts";
+
+const FLAG = 0x80000000 | 0;
+const crc = new Crc64();
+const gapPage = new Uint8Array(65536);
+
+/** The pages a transaction leaves behind, ascending, without the lock page. */
+export interface ChangedPages {
+  readonly count: number;
+  pgno(index: number): number;
+  /** Finished CRC of the page frame, without FLAG. */
+  crcHi(index: number): number;
+  crcLo(index: number): number;
+  /** The page's bytes, valid until the next call. */
+  page(index: number): Uint8Array;
+  /** Where in those bytes the page starts. Read after `page`. */
+  pageStart: number;
+}
+
+/** Where in the application's WAL a transaction came from; zeros for any other origin. */
+export interface WalRange {
+  readonly offsetBytes: number;
+  readonly sizeBytes: number;
+  readonly salt1: number;
+  readonly salt2: number;
+}
+
+export const NO_WAL_RANGE: WalRange = { offsetBytes: 0, sizeBytes: 0, salt1: 0, salt2: 0 };
+
+export interface Commit {
+  readonly pages: ChangedPages;
+  readonly pageSize: number;
+  /** Size of the database in pages after the transaction. */
+  readonly pageCount: number;
+  readonly wal: WalRange;
+  readonly timestampMs: number;
+  readonly nodeId: bigint;
+  /**
+   * `pages` are all pages of the database, and the old ones are gone: the checksum is computed
+   * from these alone.
+   */
+  readonly absolute?: true;
+}
+
+/**
+ * Appends a transaction to the log: computes the new database checksum from the old checksums of
+ * the pages it touches, and writes the LTX. Returns false when nothing has changed, which is what
+ * a rollback leaves behind: then there is no transaction. Throws when the log cannot be written;
+ * the log then is as before. The page store is not touched: the caller does that after success.
+ */
+export function appendCommit(store: PageStore, log: TransactionLog, commit: Commit): boolean {
+  const { pages, pageCount } = commit;
+  const gap = new GapPages(store, commit);
+  const delta = checksumDelta(store, commit, gap);
+  const absolute = log.txid === 0 || commit.absolute === true;
+  const postHi = (absolute ? delta.hi : log.checksumHi ^ delta.hi) | FLAG;
+  const postLo = absolute ? delta.lo : log.checksumLo ^ delta.lo;
+  const isSame = absolute ? postHi === log.checksumHi && postLo === log.checksumLo : !delta.changed;
+  if (isSame && pageCount === store.pageCount && log.txid > 0) return false;
+
+  const header: LtxHeader = {
+    flags: 0,
+    pageSize: commit.pageSize,
+    commit: pageCount,
+    minTxid: log.txid + 1,
+    maxTxid: log.txid + 1,
+    timestampMs: commit.timestampMs,
+    preApplyChecksum: log.txid === 0 ? 0n : halvesToBigint(log.checksumHi, log.checksumLo),
+    walOffset: commit.wal.offsetBytes,
+    walSize: commit.wal.sizeBytes,
+    walSalt1: commit.wal.salt1,
+    walSalt2: commit.wal.salt2,
+    nodeId: commit.nodeId,
+  };
+  const mark = log.mark();
+  try {
+    const writer = log.begin(header);
+    let next = 0;
+    for (const pgno of gap.pgnos) {
+      for (; next < pages.count && pages.pgno(next) < pgno; next++) write(next);
+      gap.load(pgno);
+      writer.addPage(pgno, gapPage, 0, crc.hi, crc.lo);
+    }
+    for (; next < pages.count; next++) write(next);
+    log.finish(writer, header, postHi, postLo);
+
+    function write(index: number): void {
+      const page = pages.page(index);
+      writer.addPage(
+        pages.pgno(index),
+        page,
+        pages.pageStart,
+        pages.crcHi(index),
+        pages.crcLo(index),
+      );
+    }
+  } catch (error) {
+    log.truncateTo(mark);
+    throw error;
+  }
+  return true;
+}
+
+interface Delta {
+  readonly changed: boolean;
+  readonly hi: number;
+  readonly lo: number;
+}
+
+/** XOR of what leaves the database checksum and what enters it. */
+function checksumDelta(store: PageStore, commit: Commit, gap: GapPages): Delta {
+  const { pages, pageCount } = commit;
+  const fresh = gap.isFresh || commit.absolute === true;
+  let hi = 0;
+  let lo = 0;
+  let changed = false;
+  for (let i = 0; i < pages.count; i++) {
+    const pgno = pages.pgno(i);
+    const newHi = pages.crcHi(i) | FLAG;
+    const newLo = pages.crcLo(i);
+    if (!fresh && pgno <= store.pageCount) {
+      store.loadChecksum(pgno);
+      if (store.checksums.hi === newHi && store.checksums.lo === newLo) continue;
+      hi ^= store.checksums.hi;
+      lo ^= store.checksums.lo;
+    }
+    hi ^= newHi;
+    lo ^= newLo;
+    changed = true;
+  }
+  for (const pgno of gap.pgnos) {
+    gap.load(pgno);
+    hi ^= crc.hi;
+    lo ^= crc.lo;
+    changed = true;
+  }
+  if (!fresh) {
+    for (let pgno = pageCount + 1; pgno <= store.pageCount; pgno++) {
+      if (pgno === store.lockPgno) continue;
+      store.loadChecksum(pgno);
+      hi ^= store.checksums.hi;
+      lo ^= store.checksums.lo;
+      changed = true;
+    }
+  }
+  return { changed, hi, lo };
+}
+
+/**
+ * Pages that must be in the LTX although the transaction did not write them: those by which the
+ * database grew over unwritten space, and, in a first transaction, everything that was there.
+ */
+class GapPages {
+  readonly pgnos: readonly number[];
+  /** The first transaction of a database is a snapshot of it. */
+  readonly isFresh: boolean;
+  readonly #store: PageStore;
+
+  constructor(store: PageStore, commit: Commit) {
+    this.#store = store;
+    this.isFresh = store.pageCount === 0;
+    const first = this.isFresh ? 1 : store.pageCount + 1;
+    const lockPgno = Math.floor(0x40000000 / commit.pageSize) + 1;
+    const pgnos: number[] = [];
+    let next = 0;
+    for (let pgno = first; pgno <= commit.pageCount && commit.absolute !== true; pgno++) {
+      while (next < commit.pages.count && commit.pages.pgno(next) < pgno) next++;
+      if (next < commit.pages.count && commit.pages.pgno(next) === pgno) continue;
+      if (pgno !== lockPgno) pgnos.push(pgno);
+    }
+    this.pgnos = pgnos;
+  }
+
+  /** Leaves the page in gapPage and its CRC in crc. */
+  load(pgno: number): void {
+    this.#store.readPage(pgno, gapPage, 0);
+    pageCrc(crc, pgno, gapPage, 0, this.#store.pageSize);
+  }
+}

@@ -1,0 +1,75 @@
+import * as path from "node:path";
+import type { Files, OpenFile } from "./files.ts";
+
+/** The four files SQLite keeps for a database, by their name in `dbs/<name>/`. */
+export type FileKind = "database" | "journal" | "wal" | "shm";
+
+/**
+ * The SQLite files of one database in the data directory. Descriptors open on first use and close
+ * together when nobody needs the database, so that thousands of idle databases hold none.
+ */
+export class DatabaseFiles {
+  readonly files: Files;
+  readonly directory: string;
+  readonly #open = new Map<FileKind, OpenFile>();
+
+  constructor(files: Files, directory: string) {
+    this.files = files;
+    this.directory = directory;
+  }
+
+  pathOf(name: string): string {
+    return path.join(this.directory, name);
+  }
+
+  /** The open file, or undefined when it does not exist. */
+  get(kind: FileKind): OpenFile | undefined {
+    const open = this.#open.get(kind);
+    if (open !== undefined) return open;
+    const file = this.files.open(this.pathOf(kind));
+    if (file !== undefined) this.#open.set(kind, file);
+    return file;
+  }
+
+  getOrCreate(kind: FileKind): OpenFile {
+    const open = this.get(kind);
+    if (open !== undefined) return open;
+    this.files.mkdir(this.directory);
+    const file = this.files.open(this.pathOf(kind), { create: true });
+    if (file === undefined) throw new Error(`cannot create ${this.pathOf(kind)}`);
+    this.#open.set(kind, file);
+    return file;
+  }
+
+  exists(kind: FileKind): boolean {
+    return this.#open.has(kind) || this.files.size(this.pathOf(kind)) !== undefined;
+  }
+
+  /** Bytes; 0 when it does not exist. */
+  size(kind: FileKind): number {
+    return this.#open.get(kind)?.size() ?? this.files.size(this.pathOf(kind)) ?? 0;
+  }
+
+  remove(kind: FileKind): void {
+    this.#open.get(kind)?.close();
+    this.#open.delete(kind);
+    this.files.remove(this.pathOf(kind));
+  }
+
+  /**
+   * Takes the names away. Whoever has a file open keeps it through this object; what comes next
+   * under the names belongs to another.
+   */
+  retire(): DatabaseFiles {
+    for (const kind of ["database", "journal", "wal", "shm"] as const) {
+      this.get(kind);
+      this.files.remove(this.pathOf(kind));
+    }
+    return new DatabaseFiles(this.files, this.directory);
+  }
+
+  closeAll(): void {
+    for (const file of this.#open.values()) file.close();
+    this.#open.clear();
+  }
+}

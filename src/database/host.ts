@@ -1,0 +1,113 @@
+import type { Logger } from "../lib/log.ts";
+import type { DatabaseFiles, FileKind } from "./database-files.ts";
+
+/** What the databases of a node share; owned by the mount thread. */
+export interface DatabaseHost {
+  /** Whether commits are accepted at this very moment. Checked at every commit point. */
+  isPrimary(): boolean;
+  readonly nodeId: bigint;
+  nowMs(): number;
+  readonly logger: Logger;
+  /** The position of a database has moved, or its status has changed. */
+  changed(name: string): void;
+  /** A dropped database's files: to be closed when nobody has them open any more. */
+  retired(files: DatabaseFiles): void;
+}
+
+/**
+ * The kernel's cache of a database's files in the mount. The engine says what has changed behind
+ * the kernel's back; the notifications are written in order by another thread, because they wait
+ * for pages that only this thread can unlock.
+ */
+export interface KernelCache {
+  /** Cached data of the range and the cached size are stale. `lengthBytes` 0 means to the end. */
+  invalidate(kind: FileKind, offsetBytes: number, lengthBytes: number): void;
+  /** These bytes are now in the file; puts them into the kernel's cache. The bytes are copied. */
+  store(kind: FileKind, offsetBytes: number, data: Uint8Array): void;
+  /** The name has appeared or vanished. */
+  invalidateName(kind: FileKind): void;
+  /** Bytes of a file as its mappings show them now; undefined when the kernel caches none. */
+  retrieve(
+    kind: FileKind,
+    offsetBytes: number,
+    lengthBytes: number,
+    then: (data: Uint8Array | undefined) => void,
+  ): void;
+  /** Calls back once everything queued before has reached the kernel. */
+  settled(then: () => void): void;
+}
+
+/** For databases that no mount shows. */
+export const noKernelCache: KernelCache = {
+  invalidate: () => undefined,
+  store: () => undefined,
+  invalidateName: () => undefined,
+  retrieve: (_kind, _offset, _length, then) => then(undefined),
+  settled: (then) => then(),
+};
+
+/**
+ * The daemon as one more process among those that lock a database's files. What it takes is held
+ * against applications, and what they hold is respected. Ranges are SQLite's lock bytes, inclusive.
+ */
+export interface DaemonLocks {
+  /** Takes an exclusive lock; false when somebody is in the way. */
+  tryLock(kind: "database" | "shm", first: number, last: number): boolean;
+  unlock(kind: "database" | "shm", first: number, last: number): void;
+  /** Calls back after any application has given up a lock or closed a file of this database. */
+  whenReleased(then: () => void): void;
+  /** How many descriptors of applications are open on a file of this database. */
+  openCount(kind: FileKind | "any"): number;
+}
+
+/** For databases that no mount shows: nobody is ever in the way. */
+export const noLocks: DaemonLocks = {
+  tryLock: () => true,
+  unlock: () => undefined,
+  whenReleased: (then) => then(),
+  openCount: () => 0,
+};
+
+/**
+ * A piece of work that must wait in between: it yields what starts the wait and is told when to go
+ * on. Between two yields nothing else touches any database.
+ */
+export type Wait = (resume: () => void) => void;
+export type Job<T> = Generator<Wait, T, void>;
+
+/** Runs a job from here on; `done` gets its result, `failed` what it threw. */
+export function runJob<T>(
+  job: Job<T>,
+  done: (result: T) => void,
+  failed: (error: unknown) => void,
+): void {
+  let depth = 0;
+  const step = (): void => {
+    let result: IteratorResult<Wait, T>;
+    try {
+      result = job.next();
+    } catch (error) {
+      failed(error);
+      return;
+    }
+    if (result.done === true) {
+      done(result.value);
+      return;
+    }
+    // A wait that is over at once must not grow the stack.
+    let resumed = false;
+    let waiting = true;
+    result.value(() => {
+      if (resumed) return;
+      resumed = true;
+      if (!waiting || depth > 100) step();
+    });
+    waiting = false;
+    if (resumed && depth <= 100) {
+      depth++;
+      step();
+      depth--;
+    }
+  };
+  step();
+}

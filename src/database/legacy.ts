@@ -1,0 +1,146 @@
+import * as path from "node:path";
+import { FormatError } from "../lib/errors.ts";
+import { formatChecksum, formatPosition } from "../lib/position.ts";
+import { bigintHi, bigintLo, halvesToBigint } from "../ltx/crc64.ts";
+import type { LtxSummary } from "../ltx/decoder.ts";
+import { FRAME_HEADER_SIZE, scanWal, WAL_HEADER_SIZE } from "../sqlite/wal.ts";
+import { parseLtxFilename } from "../ltx/filename.ts";
+import type { Database } from "./database.ts";
+import { applyLtxToFile, readLtxFile } from "./ltx-to-file.ts";
+import { rollBackJournal } from "./journal-rollback.ts";
+import { checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
+
+/**
+ * Opens a database directory that has no log of ours: a new one, or one that LiteFS left. LiteFS
+ * trusts its newest LTX file and drops what its WAL holds beyond it; so must we, because the
+ * replicas have never seen more. The whole database is read once, to be sure.
+ */
+export function adoptLegacyDirectory(db: Database): void {
+  const newest = newestLtx(db);
+  const hasFile = db.files.size("database") > 0;
+  if (newest === undefined) {
+    if (hasFile) adoptPlainDatabase(db);
+    return;
+  }
+  const { header, trailer } = newest.summary;
+  const { log, files } = db;
+  const postHi = bigintHi(trailer.postApplyChecksum);
+  const postLo = bigintLo(trailer.postApplyChecksum);
+  if (header.commit > 0) {
+    rollBackJournal(db);
+    checkpointLegacyWal(db, newest.summary);
+    const file = files.getOrCreate("database");
+    const source = files.files.open(newest.path, { readOnly: true });
+    if (source === undefined) throw new Error(`${newest.path} vanished`);
+    applyLtxToFile(source, 0, source.size(), file);
+    source.close();
+    file.truncate(header.commit * header.pageSize);
+    file.sync();
+    const sum = checksumFile(file, header.pageSize, header.commit, db.store.checksums);
+    if (sum.hi !== postHi || sum.lo !== postLo) {
+      throw new FormatError(
+        "DATABASE_DAMAGED",
+        `database "${db.name}" has checksum ${formatChecksum(halvesToBigint(sum.hi, sum.lo))}, ` +
+          `its newest transaction promises ` +
+          formatPosition({ txid: header.maxTxid, checksum: trailer.postApplyChecksum }),
+      );
+    }
+  } else {
+    for (const kind of ["journal", "wal", "database"] as const) files.remove(kind);
+  }
+  files.remove("wal");
+  log.appendBase(
+    { txid: header.maxTxid, hi: postHi, lo: postLo },
+    {
+      pageSize: header.pageSize,
+      pageCount: header.commit,
+      timestampMs: header.timestampMs,
+      durableTxid: header.maxTxid,
+    },
+  );
+}
+
+function newestLtx(db: Database): { path: string; summary: LtxSummary } | undefined {
+  const directory = db.files.pathOf("ltx");
+  const { files } = db.files;
+  let newest: { name: string; maxTxid: number } | undefined;
+  for (const name of files.list(directory)) {
+    const parsed = parseLtxFilename(name);
+    if (parsed === undefined) continue;
+    if (newest === undefined || parsed.maxTxid > newest.maxTxid) {
+      newest = { name, maxTxid: parsed.maxTxid };
+    }
+  }
+  if (newest === undefined) return undefined;
+  const file = path.join(directory, newest.name);
+  const source = files.open(file, { readOnly: true });
+  if (source === undefined) return undefined;
+  try {
+    const summary = readLtxFile(source, 0, source.size(), () => undefined);
+    return { path: file, summary };
+  } finally {
+    source.close();
+  }
+}
+
+/** Copies the part of LiteFS's WAL that its newest LTX covers into the database file. */
+function checkpointLegacyWal(db: Database, { header }: LtxSummary): void {
+  const wal = db.files.get("wal");
+  if (wal === undefined) return;
+  const file = db.files.getOrCreate("database");
+  const coveredBytes = header.walOffset + header.walSize;
+  const newest = new Map<number, number>();
+  const scan = scanWal(wal, wal.size(), (frame, index) => {
+    const end = WAL_HEADER_SIZE + (index + 1) * (FRAME_HEADER_SIZE + header.pageSize);
+    if (end <= coveredBytes) newest.set(frame.pgno, index);
+  });
+  if (scan === undefined) return;
+  const isSameWal = scan.header.salt1 === header.walSalt1 && scan.header.salt2 === header.walSalt2;
+  if (!isSameWal || scan.header.pageSize !== header.pageSize) {
+    // As LiteFS names it. It belongs to a WAL that came after, or before, what the log knows.
+    db.files.closeAll();
+    db.files.files.rename(db.files.pathOf("wal"), db.files.pathOf("wal.removed"));
+    return;
+  }
+  const page = new Uint8Array(header.pageSize);
+  for (const [pgno, index] of newest) {
+    const offset = WAL_HEADER_SIZE + index * (FRAME_HEADER_SIZE + header.pageSize);
+    wal.readAt(page, 0, page.length, offset + FRAME_HEADER_SIZE);
+    file.writeAt(page, 0, page.length, (pgno - 1) * page.length);
+  }
+}
+
+/** A SQLite file somebody put there: its first position is what it holds now. */
+function adoptPlainDatabase(db: Database): void {
+  rollBackJournal(db);
+  const file = db.files.getOrCreate("database");
+  const header = readDatabaseHeader(file);
+  if (header instanceof FormatError) {
+    throw new FormatError("DATABASE_DAMAGED", `database "${db.name}": ${header.message}`);
+  }
+  const wal = db.files.get("wal");
+  if (wal !== undefined) {
+    const newest = new Map<number, number>();
+    const scan = scanWal(wal, wal.size());
+    if (scan !== undefined && scan.header.pageSize === header.pageSize) {
+      for (const [index, pgno] of scan.pgnos.entries()) newest.set(pgno, index);
+      const page = new Uint8Array(header.pageSize);
+      for (const [pgno, index] of newest) {
+        if (pgno > scan.commitPageCount) continue;
+        const offset = WAL_HEADER_SIZE + index * (FRAME_HEADER_SIZE + header.pageSize);
+        wal.readAt(page, 0, page.length, offset + FRAME_HEADER_SIZE);
+        file.writeAt(page, 0, page.length, (pgno - 1) * page.length);
+      }
+      if (scan.commitPageCount > 0) file.truncate(scan.commitPageCount * header.pageSize);
+    }
+  }
+  const pageCount = databasePageCount(header, file.size());
+  const sum = checksumFile(file, header.pageSize, pageCount, db.store.checksums);
+  file.sync();
+  db.files.remove("wal");
+  const timestampMs = db.host.nowMs();
+  db.log.appendBase(
+    { txid: 1, ...sum },
+    { pageSize: header.pageSize, pageCount, timestampMs, durableTxid: 1 },
+  );
+}

@@ -1,0 +1,247 @@
+import { randomBytes } from "node:crypto";
+import {
+  encodeWalHeader,
+  FRAME_HEADER_SIZE,
+  frameOffset,
+  sealFrame,
+  WAL_HEADER_SIZE,
+  WalChecksum,
+} from "../sqlite/wal.ts";
+import type { WalHeader } from "../sqlite/wal.ts";
+import {
+  decodeWalIndexHeaderPair,
+  encodeWalCheckpointInfo,
+  encodeWalIndexHeader,
+  READ_MARK_NOT_USED,
+  WAL_CHECKPOINT_INFO_OFFSET,
+  WAL_INDEX_HEADER_SIZE,
+  WAL_INDEX_PREFIX_SIZE,
+} from "../sqlite/wal-index-header.ts";
+import type { WalIndexHeader } from "../sqlite/wal-index-header.ts";
+import { dirtyByteRanges, WAL_INDEX_BLOCK_SIZE, WalIndexBlocks } from "../sqlite/wal-index.ts";
+import type { Database } from "./database.ts";
+import type { DaemonLocks, Job } from "./host.ts";
+
+const BUFFER_BYTES = 1024 * 1024;
+/** Two ranges of the wal-index closer than this go to the kernel as one. */
+const MERGE_GAP_BYTES = 2048;
+
+/**
+ * Commits into the WAL of a database exactly as a local SQLite would: frames into the WAL, entries
+ * into the wal-index, and its header last. Readers keep their snapshots and see the new one at
+ * their next transaction.
+ *
+ * The wal-index lives in the memory that applications have mapped; it reaches them through the
+ * kernel's page cache. Whoever calls holds SQLite's WRITE lock.
+ */
+export class LocalWal {
+  readonly #db: Database;
+  readonly #locks: DaemonLocks;
+  readonly #buffer: Buffer = Buffer.alloc(BUFFER_BYTES + 65536 + FRAME_HEADER_SIZE);
+  readonly #checksum = new WalChecksum(false);
+  #used = 0;
+  /** File offset of buffer[0]. */
+  #at = 0;
+  readonly #pending: number[] = [];
+  #blocks: WalIndexBlocks | undefined;
+  /** Frames that the wal-index in memory of the applications is known to show; -1: not known. */
+  #published = -1;
+  #change = 0;
+
+  constructor(db: Database, locks: DaemonLocks) {
+    this.#db = db;
+    this.#locks = locks;
+  }
+
+  /** The wal-index was truncated or created anew by an application. */
+  forgetIndex(): void {
+    this.#published = -1;
+    this.#blocks = undefined;
+  }
+
+  /** Whether the applications' wal-index is known to be initialised. */
+  get isPublished(): boolean {
+    return this.#published >= 0;
+  }
+
+  /** Adds a page to the transaction being built; the last one carries the commit size. */
+  append(pgno: number, page: Uint8Array, commit: number): void {
+    const { store, wal } = this.#db;
+    const header = wal.header ?? this.#startWal();
+    const frameSize = FRAME_HEADER_SIZE + store.pageSize;
+    if (this.#pending.length === 0) {
+      // The buffer was flushed at the end of the transaction before.
+      this.#checksum.bigEndian = header.bigEndianChecksum;
+      this.#checksum.set(wal.sum1, wal.sum2);
+      this.#at = frameOffset(store.frames.count, store.pageSize);
+      this.#used = 0;
+    }
+    this.#buffer.set(page, this.#used + FRAME_HEADER_SIZE);
+    const { salt1, salt2 } = header;
+    const fields = { pgno, commit, salt1, salt2 };
+    sealFrame(fields, this.#checksum, store.pageSize, this.#buffer, this.#used);
+    this.#used += frameSize;
+    this.#pending.push(pgno);
+    if (this.#used >= BUFFER_BYTES) this.flush();
+  }
+
+  /** Writes what was appended; nothing of it counts before `commit`. */
+  flush(): void {
+    if (this.#used === 0) return;
+    this.#db.files.getOrCreate("wal").writeAt(this.#buffer, 0, this.#used, this.#at);
+    this.#db.kernel.store("wal", this.#at, this.#buffer.subarray(0, this.#used));
+    this.#at += this.#used;
+    this.#used = 0;
+  }
+
+  /** The frames appended so far become committed in this node's view. */
+  commit(): void {
+    const { store, wal } = this.#db;
+    for (const pgno of this.#pending) store.frames.append(pgno);
+    this.#pending.length = 0;
+    wal.appended(this.#checksum.s0, this.#checksum.s1);
+  }
+
+  /** Drops frames appended since the last commit. */
+  rollback(): void {
+    this.#pending.length = 0;
+    this.#used = 0;
+  }
+
+  /**
+   * Shows every committed frame to the applications. When none has the wal-index mapped there is
+   * nothing to show: the next one to open the database builds it from the WAL.
+   */
+  *publish(): Job<void> {
+    const { kernel, store, wal } = this.#db;
+    const { frames } = store;
+    this.flush();
+    const header = wal.header;
+    if (this.#locks.openCount("shm") === 0 || header === undefined) {
+      this.forgetIndex();
+      yield (resume) => kernel.settled(resume);
+      return;
+    }
+    if (this.#published < 0) yield* this.#inspect(header);
+    if (this.#published < 0) {
+      yield (resume) => kernel.settled(resume);
+      return;
+    }
+    if (this.#published === frames.count) {
+      yield (resume) => kernel.settled(resume);
+      return;
+    }
+    const blocks = this.#blocks ?? new WalIndexBlocks();
+    for (let i = blocks.frameCount; i < frames.count; i++) blocks.append(frames.pgnoAt(i));
+    this.#blocks = blocks;
+    for (const dirty of blocks.dirtyBlocks(this.#published + 1)) {
+      const block = blocks.block(dirty.block);
+      for (const { start, end } of dirtyByteRanges(dirty, MERGE_GAP_BYTES)) {
+        const offset = dirty.block * WAL_INDEX_BLOCK_SIZE + start;
+        kernel.store("shm", offset, block.subarray(start, end));
+      }
+    }
+    this.#storeHeader(this.#indexHeader(header, frames.count));
+    this.#published = frames.count;
+    yield (resume) => kernel.settled(resume);
+  }
+
+  /**
+   * Starts the WAL over. Everything in it is in the database file and nobody reads from it: the
+   * caller holds WRITE and all the read locks.
+   */
+  *restart(): Job<void> {
+    const { files, kernel, store, wal } = this.#db;
+    const old = wal.header;
+    if (old === undefined) return;
+    store.frames.reset();
+    if (this.#locks.openCount("shm") === 0 && this.#locks.openCount("wal") === 0) {
+      wal.setHeader(undefined);
+      this.forgetIndex();
+      files.get("wal")?.truncate(0);
+      kernel.invalidate("wal", 0, 0);
+      yield (resume) => kernel.settled(resume);
+      return;
+    }
+    const header = this.#writeHeader(old.salt1, old.checkpointSequence);
+    this.#blocks = undefined;
+    if (this.#published < 0) yield* this.#inspect(old);
+    if (this.#published >= 0) {
+      const info = new Uint8Array(WAL_INDEX_PREFIX_SIZE - WAL_CHECKPOINT_INFO_OFFSET);
+      const readMarks = [0, 0, READ_MARK_NOT_USED, READ_MARK_NOT_USED, READ_MARK_NOT_USED];
+      encodeWalCheckpointInfo({ backfill: 0, readMarks, backfillAttempted: 0 }, info, 0);
+      this.#storeHeader(this.#indexHeader(header, 0));
+      kernel.store("shm", WAL_CHECKPOINT_INFO_OFFSET, info);
+      this.#published = 0;
+    }
+    yield (resume) => kernel.settled(resume);
+  }
+
+  /** Finds out what the applications' wal-index shows now. */
+  *#inspect(wal: WalHeader): Job<void> {
+    let bytes: Uint8Array | undefined;
+    yield (resume) => {
+      this.#db.kernel.retrieve("shm", 0, WAL_INDEX_PREFIX_SIZE, (data) => {
+        bytes = data;
+        resume();
+      });
+    };
+    const header = bytes === undefined ? undefined : decodeWalIndexHeaderPair(bytes, 0);
+    if (header === undefined) return;
+    this.#change = header.change;
+    this.#blocks = undefined;
+    const matches = header.salt1 === wal.salt1 && header.salt2 === wal.salt2;
+    // A wal-index of another WAL is rewritten from its first frame on.
+    this.#published = matches ? Math.min(header.maxFrame, this.#db.store.frames.count) : 0;
+  }
+
+  #startWal(): WalHeader {
+    return this.#writeHeader(randomBytes(4).readUInt32BE(0), 0);
+  }
+
+  /** SQLite counts salt-1 up and draws salt-2 anew at each restart. */
+  #writeHeader(previousSalt1: number, checkpointSequence: number): WalHeader {
+    const { files, kernel, store, wal } = this.#db;
+    const bytes = new Uint8Array(WAL_HEADER_SIZE);
+    const header = encodeWalHeader(
+      {
+        bigEndianChecksum: false,
+        pageSize: store.pageSize,
+        checkpointSequence: (checkpointSequence + 1) >>> 0,
+        salt1: (previousSalt1 + 1) >>> 0,
+        salt2: randomBytes(4).readUInt32BE(0),
+      },
+      bytes,
+      0,
+    );
+    const isNew = !files.exists("wal");
+    files.getOrCreate("wal").writeAt(bytes, 0, bytes.length, 0);
+    if (isNew) kernel.invalidateName("wal");
+    kernel.store("wal", 0, bytes);
+    wal.setHeader(header);
+    return header;
+  }
+
+  #indexHeader(wal: WalHeader, maxFrame: number): WalIndexHeader {
+    this.#change = (this.#change + 1) >>> 0;
+    return {
+      change: this.#change,
+      bigEndianChecksum: wal.bigEndianChecksum,
+      pageSize: this.#db.store.pageSize,
+      maxFrame,
+      pageCount: this.#db.store.pageCount,
+      frameChecksum1: this.#db.wal.sum1,
+      frameChecksum2: this.#db.wal.sum2,
+      salt1: wal.salt1,
+      salt2: wal.salt2,
+    };
+  }
+
+  /** The second copy first, as SQLite does: readers compare both. */
+  #storeHeader(header: WalIndexHeader): void {
+    const bytes = new Uint8Array(WAL_INDEX_HEADER_SIZE);
+    encodeWalIndexHeader(header, bytes, 0);
+    this.#db.kernel.store("shm", WAL_INDEX_HEADER_SIZE, bytes);
+    this.#db.kernel.store("shm", 0, bytes);
+  }
+}

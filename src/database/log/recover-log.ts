@@ -1,0 +1,200 @@
+import * as path from "node:path";
+import { FormatError } from "../../lib/errors.ts";
+import { LtxDecoder } from "../../ltx/decoder.ts";
+import type { Files, OpenFile } from "../files.ts";
+import {
+  decodeRecordHeader,
+  decodeStatePayload,
+  parseSegmentName,
+  RECORD_HEADER_SIZE,
+  RECORD_KIND,
+  STATE_PAYLOAD_SIZE,
+} from "./record.ts";
+import type { LogState, RecordHeader } from "./record.ts";
+
+export interface Segment {
+  readonly name: string;
+  /** TXID of the first transaction in it. */
+  readonly firstTxid: number;
+  sizeBytes: number;
+  /** Time of the last transaction before the segment: older than all in it. */
+  readonly startTimestampMs: number;
+}
+
+export interface RecoveredLog {
+  readonly segments: Segment[];
+  readonly endOffset: number;
+  readonly txid: number;
+  readonly checksumHi: number;
+  readonly checksumLo: number;
+  readonly state: LogState;
+  readonly loose: boolean;
+}
+
+const EMPTY_STATE: LogState = { pageSize: 0, pageCount: 0, timestampMs: 0, durableTxid: 0 };
+const READ_BYTES = 1024 * 1024;
+
+/**
+ * Finds where the log ends. Only the last segment is read, because a segment is synced before the
+ * next one begins. A record that is incomplete at the very end is what a crash leaves of an append
+ * nobody was told about; it is cut off. Damage with more records behind it is another matter and
+ * is reported, never cut.
+ */
+export function openSegments(files: Files, directory: string): RecoveredLog {
+  const segments = listSegments(files, directory);
+  const last = segments.at(-1);
+  if (last === undefined) {
+    const none = { segments, endOffset: 0, txid: 0, checksumHi: 0, checksumLo: 0 };
+    return { ...none, state: EMPTY_STATE, loose: false };
+  }
+  const file = files.open(path.join(directory, last.name));
+  if (file === undefined) throw damaged(directory, last.name, "it vanished");
+  try {
+    return recoverTail(file, directory, last, segments);
+  } finally {
+    file.close();
+  }
+}
+
+function listSegments(files: Files, directory: string): Segment[] {
+  const segments: Segment[] = [];
+  for (const name of files.list(directory).sort()) {
+    const firstTxid = parseSegmentName(name);
+    if (firstTxid === undefined) continue;
+    const file = path.join(directory, name);
+    const sizeBytes = files.size(file) ?? 0;
+    const head = readHead(files, file);
+    // A segment whose head never became durable holds nothing; it was being started at a crash.
+    if (head === undefined) {
+      if (sizeBytes > RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE) {
+        throw damaged(directory, name, "its first record is unreadable");
+      }
+      files.remove(file);
+      continue;
+    }
+    segments.push({ name, firstTxid, sizeBytes, startTimestampMs: head.timestampMs });
+  }
+  return segments;
+}
+
+function readHead(files: Files, name: string): LogState | undefined {
+  const file = files.open(name, { readOnly: true });
+  if (file === undefined) return undefined;
+  try {
+    const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
+    if (file.readAt(bytes, 0, bytes.length, 0) < bytes.length) return undefined;
+    const header = decodeRecordHeader(bytes, 0);
+    if (header?.kind !== RECORD_KIND.head && header?.kind !== RECORD_KIND.base) return undefined;
+    return decodeStatePayload(bytes, RECORD_HEADER_SIZE);
+  } finally {
+    file.close();
+  }
+}
+
+function recoverTail(
+  file: OpenFile,
+  directory: string,
+  segment: Segment,
+  segments: Segment[],
+): RecoveredLog {
+  const sizeBytes = file.size();
+  let endOffset = 0;
+  let position = { txid: 0, checksumHi: 0, checksumLo: 0 };
+  let state = EMPTY_STATE;
+  let loose = false;
+  for (;;) {
+    const record = readRecord(file, endOffset, sizeBytes);
+    if (record === undefined) break;
+    const { header } = record;
+    if (record.state !== undefined) {
+      state = record.state;
+      if (header.kind === RECORD_KIND.loose) loose = true;
+      else if (header.kind !== RECORD_KIND.head) loose = false;
+    } else if (record.ltx !== undefined) {
+      const { pageSize, commit: pageCount, timestampMs } = record.ltx;
+      state = { ...state, pageSize, pageCount, timestampMs };
+    }
+    position = {
+      txid: header.txid,
+      checksumHi: header.checksumHi,
+      checksumLo: header.checksumLo,
+    };
+    endOffset += RECORD_HEADER_SIZE + header.payloadLength;
+  }
+  if (endOffset < sizeBytes) {
+    if (hasRecordBehind(file, endOffset, sizeBytes)) {
+      throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
+    }
+    file.truncate(endOffset);
+    file.sync();
+  }
+  return { segments, endOffset, ...position, state, loose };
+}
+
+interface ReadRecord {
+  readonly header: RecordHeader;
+  readonly state?: LogState;
+  readonly ltx?: { pageSize: number; commit: number; timestampMs: number };
+}
+
+/** Undefined when there is no complete and valid record at the offset. */
+function readRecord(file: OpenFile, offset: number, sizeBytes: number): ReadRecord | undefined {
+  const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
+  if (file.readAt(bytes, 0, bytes.length, offset) < RECORD_HEADER_SIZE) return undefined;
+  const header = decodeRecordHeader(bytes, 0);
+  if (header === undefined) return undefined;
+  if (offset + RECORD_HEADER_SIZE + header.payloadLength > sizeBytes) return undefined;
+  if (header.kind !== RECORD_KIND.transaction) {
+    return header.payloadLength === STATE_PAYLOAD_SIZE
+      ? { header, state: decodeStatePayload(bytes, RECORD_HEADER_SIZE) }
+      : undefined;
+  }
+  const ltx = verifyLtx(file, offset + RECORD_HEADER_SIZE, header.payloadLength);
+  return ltx === undefined ? undefined : { header, ltx };
+}
+
+function verifyLtx(file: OpenFile, offset: number, lengthBytes: number): ReadRecord["ltx"] {
+  const decoder = new LtxDecoder({});
+  const chunk = new Uint8Array(Math.min(READ_BYTES, lengthBytes));
+  try {
+    for (let done = 0; done < lengthBytes;) {
+      const count = file.readAt(
+        chunk,
+        0,
+        Math.min(chunk.length, lengthBytes - done),
+        offset + done,
+      );
+      if (count === 0) return undefined;
+      decoder.push(chunk.subarray(0, count));
+      done += count;
+    }
+    return decoder.end().header;
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
+}
+
+/** Whether another record begins somewhere after the unreadable one. */
+function hasRecordBehind(file: OpenFile, offset: number, sizeBytes: number): boolean {
+  const window = new Uint8Array(64 * 1024 + RECORD_HEADER_SIZE);
+  for (let at = offset + 1; at + RECORD_HEADER_SIZE <= sizeBytes; at += 64 * 1024) {
+    const count = file.readAt(window, 0, window.length, at);
+    for (let i = 0; i + RECORD_HEADER_SIZE <= count; i++) {
+      if (window[i] !== 0x4c || window[i + 1] !== 0x46) continue;
+      const header = decodeRecordHeader(window.subarray(0, count), i);
+      if (header !== undefined && at + i + RECORD_HEADER_SIZE + header.payloadLength <= sizeBytes) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+function damaged(directory: string, segment: string, what: string): FormatError {
+  return new FormatError(
+    "LOG_DAMAGED",
+    `transaction log ${path.join(directory, segment)} is damaged: ${what}; ` +
+      `restore the file, or remove the database's directory on a replica to fetch a new copy`,
+  );
+}

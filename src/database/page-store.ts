@@ -1,0 +1,97 @@
+import { Crc64, pageChecksum } from "../ltx/crc64.ts";
+import { FRAME_HEADER_SIZE, frameOffset } from "../sqlite/wal.ts";
+import { lockPgno } from "../sqlite/locks.ts";
+import type { DatabaseFiles } from "./database-files.ts";
+import { PageChecksums } from "./page-checksums.ts";
+import type { Snapshot } from "./snapshot.ts";
+import { WalFrames } from "./wal-frames.ts";
+
+const crc = new Crc64();
+/** Pages pass through here one at a time when only their checksum is wanted. */
+const scratch = new Uint8Array(65536);
+
+/**
+ * The committed pages of one database, wherever they are: the newest frame in the local WAL, or
+ * else the database file. What an open transaction has written is not visible here.
+ */
+export class PageStore {
+  files: DatabaseFiles;
+  readonly frames: WalFrames = new WalFrames();
+  readonly checksums: PageChecksums = new PageChecksums();
+  readonly snapshots: Set<Snapshot> = new Set<Snapshot>();
+  /** Bytes per page; 0 while the database has never been written. */
+  pageSize = 0;
+  /** Committed size in pages. */
+  pageCount = 0;
+
+  constructor(files: DatabaseFiles) {
+    this.files = files;
+  }
+
+  get lockPgno(): number {
+    return lockPgno(this.pageSize);
+  }
+
+  /** Copies the committed version of a page; zeros where the files end before it. */
+  readPage(pgno: number, out: Uint8Array, at: number): void {
+    const frame = this.frames.newest(pgno);
+    const count =
+      frame >= 0 ? this.#readFrame(frame, out, at) : this.readDatabasePage(pgno, out, at);
+    if (count < this.pageSize) out.fill(0, at + count, at + this.pageSize);
+  }
+
+  readDatabasePage(pgno: number, out: Uint8Array, at: number): number {
+    const file = this.files.get("database");
+    return file?.readAt(out, at, this.pageSize, (pgno - 1) * this.pageSize) ?? 0;
+  }
+
+  readFrame(frameIndex: number, out: Uint8Array, at: number): void {
+    this.#readFrame(frameIndex, out, at);
+  }
+
+  #readFrame(frameIndex: number, out: Uint8Array, at: number): number {
+    const file = this.files.get("wal");
+    const offset = frameOffset(frameIndex, this.pageSize) + FRAME_HEADER_SIZE;
+    return file?.readAt(out, at, this.pageSize, offset) ?? 0;
+  }
+
+  /** Leaves the checksum of a committed page in `checksums.hi/lo`. */
+  loadChecksum(pgno: number): void {
+    if (this.checksums.get(pgno)) return;
+    this.readPage(pgno, scratch, 0);
+    pageChecksum(crc, pgno, scratch, 0, this.pageSize);
+    this.checksums.set(pgno, crc.hi, crc.lo);
+    this.checksums.hi = crc.hi;
+    this.checksums.lo = crc.lo;
+  }
+
+  /** Must be called before the committed version of a page becomes unreachable. */
+  preserve(pgno: number): void {
+    if (this.snapshots.size === 0) return;
+    for (const snapshot of this.snapshots) snapshot.preserve(pgno, this);
+  }
+
+  /** The committed state is no longer what running snapshots began with. */
+  abandonSnapshots(): void {
+    for (const snapshot of this.snapshots) snapshot.abandon();
+    this.snapshots.clear();
+  }
+
+  /** Copies what the database file lacks out of the WAL, so that the WAL may go. */
+  writeBack(): readonly number[] {
+    const { unwritten } = this.frames;
+    if (unwritten.size === 0) return [];
+    const file = this.files.getOrCreate("database");
+    const written: number[] = [];
+    for (const pgno of [...unwritten].sort((a, b) => a - b)) {
+      unwritten.delete(pgno);
+      if (pgno > this.pageCount) continue;
+      this.readPage(pgno, scratch, 0);
+      file.writeAt(scratch, 0, this.pageSize, (pgno - 1) * this.pageSize);
+      written.push(pgno);
+    }
+    const sizeBytes = this.pageCount * this.pageSize;
+    if (file.size() > sizeBytes) file.truncate(sizeBytes);
+    return written;
+  }
+}

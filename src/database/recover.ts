@@ -1,0 +1,192 @@
+import * as path from "node:path";
+import { errorText, FormatError } from "../lib/errors.ts";
+import { formatPosition } from "../lib/position.ts";
+import { decodeHeader, LTX_HEADER_SIZE } from "../ltx/header.ts";
+import { DatabaseFiles } from "./database-files.ts";
+import { Database } from "./database.ts";
+import type { Files, OpenFile } from "./files.ts";
+import type { DatabaseHost } from "./host.ts";
+import { rollBackJournal } from "./journal-rollback.ts";
+import { adoptLegacyDirectory } from "./legacy.ts";
+import { decodeRecordHeader, RECORD_HEADER_SIZE, RECORD_KIND } from "./log/record.ts";
+import { TransactionLog } from "./log/transaction-log.ts";
+import { applyLtxToFile } from "./ltx-to-file.ts";
+import { removeObsoleteSnapshots, snapshotFileName } from "./snapshot-file.ts";
+import { checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
+
+/**
+ * Opens a database of the data directory before anybody uses it, and brings its file to the
+ * position of its log. The log alone decides: the WAL holds nothing that the log does not hold, so
+ * what the file lacks comes from the log, and the WAL goes.
+ *
+ * Anything that does not fit together quarantines this database, with its files untouched.
+ */
+export function openDatabase(
+  name: string,
+  host: DatabaseHost,
+  files: Files,
+  directory: string,
+): Database {
+  const logDirectory = path.join(directory, "log");
+  const databaseFiles = new DatabaseFiles(files, directory);
+  finishLogSwap(files, directory);
+  let log: TransactionLog;
+  try {
+    log = TransactionLog.open(files, logDirectory);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    // An empty log in a place of its own stands in, so that the damaged one stays as it is.
+    const stand = TransactionLog.open(files, path.join(directory, "quarantine-log"));
+    const database = new Database(name, host, databaseFiles, stand);
+    database.quarantine(errorText(error));
+    return database;
+  }
+  const database = new Database(name, host, databaseFiles, log);
+  try {
+    recover(database);
+  } catch (error) {
+    database.quarantine(errorText(error));
+  }
+  return database;
+}
+
+function recover(db: Database): void {
+  const { files, log } = db;
+  if (log.isEmpty) adoptLegacyDirectory(db);
+  else if (log.state.pageCount === 0) removeLeftovers(db);
+  else {
+    rollBackJournal(db);
+    bringForward(db);
+  }
+  db.store.pageSize = log.state.pageSize;
+  db.store.pageCount = log.state.pageCount;
+  if (log.txid > 0 && log.state.pageCount === 0) db.status = "deleted";
+  files.remove("shm");
+  files.closeAll();
+}
+
+/** The last transaction dropped the database; the crash may have come before the files were gone. */
+function removeLeftovers(db: Database): void {
+  for (const kind of ["journal", "wal", "shm", "database"] as const) db.files.remove(kind);
+}
+
+/** Applies what the log has and the database file may lack. */
+function bringForward(db: Database): void {
+  const { files, log } = db;
+  const { state } = log;
+  if (log.isLoose) {
+    adoptLooseWrites(db);
+    return;
+  }
+  // The newest transaction is always applied: its journal may have outlived the power cut.
+  const from = Math.min(state.durableTxid, log.txid - 1);
+  const file = files.getOrCreate("database");
+  let applied = 0;
+  for (const segment of log.segmentPathsAfter(from)) {
+    applied += applySegment(db, segment, file, from);
+  }
+  const sizeBytes = state.pageCount * state.pageSize;
+  if (applied > 0) {
+    if (file.size() !== sizeBytes) file.truncate(sizeBytes);
+    file.sync();
+  } else if (file.size() !== sizeBytes) {
+    throw new FormatError(
+      "DATABASE_DAMAGED",
+      `database "${db.name}" has ${file.size()} bytes, its log says ${sizeBytes}; restore the ` +
+        `file, or on a replica remove its directory to fetch a new copy`,
+    );
+  }
+  checkHeader(db, file);
+  files.remove("wal");
+  log.noteDurable(log.txid, "now");
+  log.sync();
+  removeObsoleteSnapshots(db);
+}
+
+function checkHeader(db: Database, file: OpenFile): void {
+  const header = readDatabaseHeader(file);
+  const { pageSize } = db.log.state;
+  if (!(header instanceof FormatError) && header.pageSize === pageSize) return;
+  const what = header instanceof FormatError ? errorText(header) : "its page size has changed";
+  throw new FormatError(
+    "DATABASE_DAMAGED",
+    `database "${db.name}" is damaged: ${what}; its log stands at ${formatPosition(db.position)}`,
+  );
+}
+
+/** Returns how many transactions of a segment were applied. */
+function applySegment(db: Database, name: string, file: OpenFile, after: number): number {
+  const { files } = db.files;
+  const segment = files.open(name, { readOnly: true });
+  if (segment === undefined) return 0;
+  let applied = 0;
+  const header = new Uint8Array(RECORD_HEADER_SIZE + LTX_HEADER_SIZE);
+  try {
+    const sizeBytes = segment.size();
+    for (let offset = 0; offset < sizeBytes;) {
+      if (segment.readAt(header, 0, header.length, offset) < RECORD_HEADER_SIZE) break;
+      const record = decodeRecordHeader(header, 0);
+      if (record === undefined) break;
+      const payload = offset + RECORD_HEADER_SIZE;
+      offset = payload + record.payloadLength;
+      if (record.kind === RECORD_KIND.base && record.txid > after) {
+        applied += applySnapshotOf(db, record.txid, file);
+      }
+      if (record.kind !== RECORD_KIND.transaction || record.txid <= after) continue;
+      const { pageSize, commit } = decodeHeader(header, RECORD_HEADER_SIZE);
+      applyLtxToFile(segment, payload, record.payloadLength, file);
+      file.truncate(commit * pageSize);
+      applied++;
+    }
+  } finally {
+    segment.close();
+  }
+  return applied;
+}
+
+function applySnapshotOf(db: Database, txid: number, file: OpenFile): number {
+  const name = db.files.pathOf(snapshotFileName(txid));
+  const snapshot = db.files.files.open(name, { readOnly: true });
+  // Without the file the base was made of the database file itself, which was synced before.
+  if (snapshot === undefined) return 0;
+  try {
+    applyLtxToFile(snapshot, 0, snapshot.size(), file);
+  } finally {
+    snapshot.close();
+  }
+  return 1;
+}
+
+/** A copy into the mount was cut off: what is there now is the database, if it is one. */
+function adoptLooseWrites(db: Database): void {
+  const { files, log } = db;
+  const file = files.getOrCreate("database");
+  const header = readDatabaseHeader(file);
+  if (header instanceof FormatError) {
+    throw new FormatError(
+      "DATABASE_DAMAGED",
+      `database "${db.name}" was being overwritten when the node stopped: ${errorText(header)}; ` +
+        `copy it in again or restore it`,
+    );
+  }
+  const { pageSize } = header;
+  const pageCount = databasePageCount(header, file.size());
+  const sum = checksumFile(file, pageSize, pageCount, db.store.checksums);
+  file.sync();
+  const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo;
+  const txid = isSame ? log.txid : log.txid + 1;
+  const timestampMs = isSame ? log.state.timestampMs : db.host.nowMs();
+  log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
+  files.remove("wal");
+}
+
+/** Completes the exchange of the log directory that a new snapshot began, see replace.ts. */
+function finishLogSwap(files: Files, directory: string): void {
+  const next = path.join(directory, "log.new");
+  if (files.list(next).length === 0) return;
+  const current = path.join(directory, "log");
+  // The old log is moved away first, so its absence says how far the exchange got.
+  if (files.list(current).length > 0) return;
+  files.rename(next, current);
+  files.syncDirectory(directory);
+}

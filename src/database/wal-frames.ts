@@ -1,0 +1,44 @@
+/**
+ * Which page each committed frame of the local WAL holds, and where the newest version of each
+ * page is. Frames count from 0. 4 bytes per frame and one map entry per distinct page.
+ */
+export class WalFrames {
+  #pgnos = new Uint32Array(0);
+  #newest = new Map<number, number>();
+  /** Pages whose newest version the database file does not have yet. */
+  readonly unwritten: Set<number> = new Set<number>();
+  count = 0;
+
+  append(pgno: number): void {
+    if (this.count === this.#pgnos.length) {
+      const grown = new Uint32Array(Math.max(64, this.#pgnos.length * 2));
+      grown.set(this.#pgnos);
+      this.#pgnos = grown;
+    }
+    this.#pgnos[this.count] = pgno;
+    this.#newest.set(pgno, this.count);
+    this.unwritten.add(pgno);
+    this.count++;
+  }
+
+  /** Frame index of the newest version of a page, or -1 when the WAL does not hold it. */
+  newest(pgno: number): number {
+    return this.#newest.get(pgno) ?? -1;
+  }
+
+  pgnoAt(frameIndex: number): number {
+    return this.#pgnos[frameIndex] ?? 0;
+  }
+
+  /** Frames that hold a page, newest first. */
+  *versions(pgno: number): Generator<number> {
+    for (let i = this.count - 1; i >= 0; i--) if (this.#pgnos[i] === pgno) yield i;
+  }
+
+  reset(): void {
+    this.count = 0;
+    this.#newest = new Map();
+    this.unwritten.clear();
+    if (this.#pgnos.length > 4096) this.#pgnos = new Uint32Array(0);
+  }
+}

@@ -1,0 +1,381 @@
+import * as path from "node:path";
+import { assert, assertNever } from "../lib/assert.ts";
+import { errorCode, errorText } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import { DatabaseChecksum } from "../ltx/database-checksum.ts";
+import { Crc64, halvesToBigint, pageChecksum } from "../ltx/crc64.ts";
+import type { FileSystemStatistics } from "../fuse/replies.ts";
+import { applyTransactions } from "../database/apply.ts";
+import { CHECKPOINT_FRAMES, checkpointLocalWal } from "../database/checkpoint.ts";
+import type { Database } from "../database/database.ts";
+import type { DatabaseFiles } from "../database/database-files.ts";
+import type { VerifyResult } from "../database/engine.ts";
+import { nodeFiles } from "../database/files.ts";
+import type { DatabaseHost, Job, Wait } from "../database/host.ts";
+import { openDatabase } from "../database/recover.ts";
+import { applySnapshot } from "../database/replace.ts";
+import { Snapshot } from "../database/snapshot.ts";
+import type { DatabaseEntry } from "./entry.ts";
+import { LitefsFileSystem } from "./litefs-file-system.ts";
+import type { FileSystemHost } from "./litefs-file-system.ts";
+import { SHARED } from "./messages.ts";
+import type {
+  DatabaseUpdate,
+  MountEvent,
+  MountRequest,
+  MountResult,
+  MountThreadData,
+} from "./messages.ts";
+import { isDatabaseName } from "./names.ts";
+import { Outbox, Retrievals } from "./notifier.ts";
+
+export interface ServiceOptions {
+  readonly data: MountThreadData;
+  readonly words: Int32Array;
+  readonly logger: Logger;
+  post(event: MountEvent, transfer: ArrayBuffer[]): void;
+  sendNotifications(messages: Uint8Array[], batch: number): void;
+  writeRetrieval(message: Uint8Array): boolean;
+  /** Makes the kernel call `wake` after the requests that are already waiting. */
+  wakeSelf(): void;
+  statistics(): FileSystemStatistics;
+  /** Hands over every message of the main thread that has arrived. */
+  drain(handle: (request: MountRequest) => void): void;
+}
+
+type RequestWithId = Exclude<MountRequest, { type: "serve" }>;
+
+/**
+ * All databases of the node, on the mount thread: serves the kernel through the file system, and
+ * the main thread by messages. Long work runs as jobs in slices between kernel requests.
+ */
+export class DatabaseService implements FileSystemHost, DatabaseHost {
+  readonly fileSystem: LitefsFileSystem;
+  readonly logger: Logger;
+  readonly nodeId: bigint;
+  onStop: () => void = () => undefined;
+  readonly #options: ServiceOptions;
+  readonly #words: Int32Array;
+  readonly #outbox: Outbox;
+  readonly #snapshots = new Map<number, Snapshot>();
+  readonly #changed = new Set<string>();
+  readonly #soon: (() => void)[] = [];
+  #nextSnapshot = 1;
+  #databasesDirectory = "";
+  #isPrimary: boolean;
+  #primaryHostname: string | undefined;
+
+  constructor(options: ServiceOptions) {
+    this.#options = options;
+    this.#words = options.words;
+    this.logger = options.logger;
+    this.nodeId = options.data.nodeId;
+    this.#isPrimary = options.data.isPrimary;
+    this.#primaryHostname = options.data.primaryHostname;
+    this.#outbox = new Outbox((messages, batch) => options.sendNotifications(messages, batch));
+    const retrievals = new Retrievals((message) => options.writeRetrieval(message));
+    this.fileSystem = new LitefsFileSystem(this, this.#outbox, retrievals);
+  }
+
+  /** Opens and recovers every database. One that cannot be opened is quarantined, not fatal. */
+  openAll(directory: string): void {
+    this.#databasesDirectory = directory;
+    nodeFiles.mkdir(directory);
+    for (const name of nodeFiles.list(directory).sort()) {
+      if (isDatabaseName(name)) this.#open(name);
+      else this.logger.warn("ignored in the data directory", { name });
+    }
+    this.#changed.clear();
+    const databases = [...this.fileSystem.entries.values()].map((entry) => updateOf(entry));
+    this.#options.post({ type: "opened", databases }, []);
+  }
+
+  #open(name: string): DatabaseEntry {
+    const directory = path.join(this.#databasesDirectory, name);
+    return this.fileSystem.add(openDatabase(name, this, nodeFiles, directory));
+  }
+
+  close(): void {
+    for (const { db } of this.fileSystem.entries.values()) db.close();
+  }
+
+  // DatabaseHost and FileSystemHost.
+
+  isPrimary(): boolean {
+    return this.#isPrimary;
+  }
+  primaryHostname(): string | undefined {
+    return this.#primaryHostname;
+  }
+  nowMs(): number {
+    return Date.now();
+  }
+  lagMs(): number {
+    return Atomics.load(this.#words, SHARED.lagMs);
+  }
+  statistics(): FileSystemStatistics {
+    return this.#options.statistics();
+  }
+  changed(name: string): void {
+    this.#changed.add(name);
+  }
+  retired(files: DatabaseFiles): void {
+    this.fileSystem.closeIfUnused(files);
+  }
+
+  createDatabase(name: string): Database {
+    const directory = path.join(this.#databasesDirectory, name);
+    nodeFiles.mkdir(directory);
+    this.changed(name);
+    return openDatabase(name, this, nodeFiles, directory);
+  }
+
+  /** Nobody has the database open: a replica tidies its WAL, and descriptors are given back. */
+  closed(entry: DatabaseEntry): void {
+    if (!this.#isPrimary && entry.db.store.frames.count > 0) {
+      this.#checkpoint(entry, () => this.#releaseFiles(entry));
+    } else this.#releaseFiles(entry);
+  }
+
+  #releaseFiles(entry: DatabaseEntry): void {
+    if (entry.openCount("any") > 0 || entry.isBusy) return;
+    entry.db.files.closeAll();
+    entry.db.log.release();
+  }
+
+  wake(): void {
+    Atomics.store(this.#words, SHARED.wakePending, 0);
+    if (Atomics.load(this.#words, SHARED.stop) === 1) {
+      this.onStop();
+      return;
+    }
+    this.#outbox.confirm(Atomics.load(this.#words, SHARED.settledBatch));
+    this.#options.drain((request) => this.#handle(request));
+    for (const resume of this.#soon.splice(0)) resume();
+    this.afterReply();
+  }
+
+  afterReply(): void {
+    this.#outbox.flush();
+    if (this.#changed.size === 0) return;
+    // One event at a time: during a burst the main thread gets the sum of many commits at once.
+    if (Atomics.exchange(this.#words, SHARED.changePosted, 1) === 1) {
+      Atomics.store(this.#words, SHARED.changeWaiting, 1);
+      return;
+    }
+    Atomics.store(this.#words, SHARED.changeWaiting, 0);
+    const databases: DatabaseUpdate[] = [];
+    for (const name of this.#changed) {
+      const entry = this.fileSystem.entries.get(name);
+      if (entry !== undefined) databases.push(updateOf(entry));
+    }
+    this.#changed.clear();
+    this.#options.post({ type: "changed", databases }, []);
+  }
+
+  // Requests of the main thread.
+
+  #handle(request: MountRequest): void {
+    assert(request.type !== "serve", "the session has started already");
+    try {
+      this.#dispatch(request);
+    } catch (error) {
+      this.#fail(request.id, error);
+    }
+  }
+
+  #dispatch(request: RequestWithId): void {
+    switch (request.type) {
+      case "apply":
+        this.#apply(request.id, request.database, request.ltx);
+        return;
+      case "apply-snapshot":
+        this.#applySnapshot(request.id, request.database, request.path);
+        return;
+      case "open-snapshot":
+        this.#openSnapshot(request.id, request.database);
+        return;
+      case "next-pages":
+        this.#nextPages(request.id, request.snapshot);
+        return;
+      case "close-snapshot":
+        this.#snapshots.get(request.snapshot)?.close();
+        this.#snapshots.delete(request.snapshot);
+        this.#reply(request.id, undefined);
+        return;
+      case "verify":
+        this.#verify(request.id, request.database);
+        return;
+      case "set-role":
+        this.#isPrimary = request.isPrimary;
+        this.#primaryHostname = request.primaryHostname;
+        this.#reply(request.id, undefined);
+        return;
+      case "enforce-retention":
+        this.#enforceRetention(request.olderThanMs);
+        this.#reply(request.id, undefined);
+        return;
+      default:
+        assertNever(request);
+    }
+  }
+
+  #reply(id: number, result: MountResult, transfer: ArrayBuffer[] = []): void {
+    this.#options.post({ type: "result", id, result }, transfer);
+  }
+
+  #fail(id: number, error: unknown): void {
+    const code = errorCode(error) ?? "INTERNAL";
+    this.#options.post({ type: "failure", id, code, text: errorText(error) }, []);
+  }
+
+  #entry(name: string): DatabaseEntry {
+    return this.fileSystem.entries.get(name) ?? this.#open(name);
+  }
+
+  #apply(id: number, name: string, ltx: readonly Uint8Array[]): void {
+    const entry = this.#entry(name);
+    entry.enqueue(
+      () => applyTransactions(entry.db, entry.local, entry, ltx),
+      (result) => {
+        this.#reply(id, result);
+        if (entry.db.store.frames.count >= CHECKPOINT_FRAMES) this.#checkpoint(entry);
+        this.#releaseFiles(entry);
+      },
+      (error) => this.#fail(id, error),
+    );
+  }
+
+  #checkpoint(entry: DatabaseEntry, then: () => void = () => undefined): void {
+    entry.enqueue(
+      () => checkpointLocalWal(entry.db, entry.local, entry),
+      then,
+      (error) =>
+        this.logger.warn("checkpoint failed", { db: entry.db.name, error: errorText(error) }),
+    );
+  }
+
+  #applySnapshot(id: number, name: string, file: string): void {
+    const entry = this.#entry(name);
+    entry.enqueue(
+      () => applySnapshot(entry.db, entry.local, entry, file),
+      (result) => {
+        this.#reply(id, result);
+        this.#releaseFiles(entry);
+      },
+      (error) => this.#fail(id, error),
+    );
+  }
+
+  #openSnapshot(id: number, name: string): void {
+    const entry = this.fileSystem.entries.get(name);
+    assert(entry !== undefined, `no database "${name}"`);
+    const snapshot = this.#snapshot(entry);
+    const key = this.#nextSnapshot++;
+    this.#snapshots.set(key, snapshot);
+    this.#reply(id, {
+      snapshot: key,
+      txid: snapshot.txid,
+      checksum: halvesToBigint(snapshot.checksumHi, snapshot.checksumLo),
+      pageSize: snapshot.pageSize,
+      pageCount: snapshot.pageCount,
+      timestampMs: snapshot.timestampMs,
+    });
+  }
+
+  #snapshot(entry: DatabaseEntry): Snapshot {
+    const { log, store, files } = entry.db;
+    const { txid, checksumHi, checksumLo, state } = log;
+    const at = { txid, checksumHi, checksumLo, timestampMs: state.timestampMs };
+    return new Snapshot(store, at, files.pathOf(`snapshot-${this.#nextSnapshot}.side`));
+  }
+
+  #nextPages(id: number, key: number): void {
+    const snapshot = this.#snapshots.get(key);
+    assert(snapshot !== undefined, "an open snapshot");
+    const pages = snapshot.next();
+    if (pages === undefined) this.#reply(id, undefined);
+    else this.#reply(id, pages, [pages.data.buffer as ArrayBuffer]);
+  }
+
+  #verify(id: number, name: string): void {
+    const entry = this.fileSystem.entries.get(name);
+    assert(entry !== undefined, `no database "${name}"`);
+    if (entry.db.status === "quarantined") {
+      this.#reply(id, { kind: "failed", reason: entry.db.reason });
+      return;
+    }
+    // Not on the database's queue: it only reads, and must not hold up what is to be applied.
+    const job = verifySnapshot(this.#snapshot(entry), (resume) => {
+      this.#soon.push(resume);
+      this.#options.wakeSelf();
+    });
+    const step = (): void => {
+      try {
+        const next = job.next();
+        if (next.done === true) this.#reply(id, next.value);
+        else next.value(step);
+      } catch (error) {
+        this.#fail(id, error);
+      }
+    };
+    step();
+  }
+
+  #enforceRetention(olderThanMs: number): void {
+    for (const { db } of this.fileSystem.entries.values()) {
+      try {
+        db.log.rotateIfOlderThan(olderThanMs);
+        const removed = db.log.enforceRetention(olderThanMs);
+        if (removed > 0) this.changed(db.name);
+        db.counters.ltxReaped += removed;
+      } catch (error) {
+        const fields = { db: db.name, error: errorText(error) };
+        this.logger.error("cannot enforce retention", fields);
+      }
+    }
+  }
+}
+
+function* verifySnapshot(snapshot: Snapshot, soon: Wait): Job<VerifyResult> {
+  const sum = new DatabaseChecksum();
+  const crc = new Crc64();
+  try {
+    for (let pages = snapshot.next(); pages !== undefined; pages = snapshot.next()) {
+      for (const [i, pgno] of pages.pgnos.entries()) {
+        pageChecksum(crc, pgno, pages.data, i * snapshot.pageSize, snapshot.pageSize);
+        sum.toggle(crc.hi, crc.lo);
+      }
+      yield soon;
+    }
+  } finally {
+    snapshot.close();
+  }
+  const checksum = halvesToBigint(snapshot.checksumHi, snapshot.checksumLo);
+  const position = { txid: snapshot.txid, checksum };
+  // A database that was never written stands at 0/0, without the flag of a real checksum.
+  const computed = snapshot.txid === 0 ? 0n : sum.toBigint();
+  return computed === checksum
+    ? { kind: "ok", position }
+    : { kind: "mismatch", position, computed };
+}
+
+function updateOf({ db }: DatabaseEntry): DatabaseUpdate {
+  const { end, state } = db.log;
+  return {
+    name: db.name,
+    status: db.status,
+    reason: db.reason,
+    position: db.position,
+    pageSize: db.store.pageSize,
+    pageCount: db.store.pageCount,
+    timestampMs: state.timestampMs,
+    counters: {
+      ...db.counters,
+      ltxCount: db.log.transactionCount,
+      ltxBytes: db.log.sizeBytes,
+    },
+    logSegment: end.segment,
+    logOffsetBytes: end.offsetBytes,
+  };
+}

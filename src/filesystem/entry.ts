@@ -1,0 +1,110 @@
+import type { Database } from "../database/database.ts";
+import type { DatabaseFiles, FileKind } from "../database/database-files.ts";
+import type { DaemonLocks, Job } from "../database/host.ts";
+import { runJob } from "../database/host.ts";
+import { LocalWal } from "../database/local-wal.ts";
+import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
+import { DAEMON_FH, LockTable } from "./lock-table.ts";
+
+/** One file of a database as the kernel knows it. */
+export interface FileNode {
+  readonly type: "file";
+  readonly id: number;
+  readonly entry: DatabaseEntry;
+  readonly kind: FileKind;
+  /** The files it belongs to; a dropped and recreated database has new ones. */
+  readonly files: DatabaseFiles;
+  readonly locks: LockTable;
+  /** References the kernel holds. */
+  lookups: number;
+  /** Open descriptors of applications. */
+  opens: number;
+}
+
+/**
+ * A database in the mount: the engine's part, the nodes through which the kernel reaches it, the
+ * daemon's share in its locks, and the queue of work on it.
+ */
+export class DatabaseEntry implements DaemonLocks {
+  readonly db: Database;
+  readonly local: LocalWal;
+  readonly nodes: Map<FileKind, FileNode> = new Map<FileKind, FileNode>();
+  readonly #waiting: (() => void)[] = [];
+  readonly #queue: (() => void)[] = [];
+  #running = false;
+  readonly #newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode;
+
+  constructor(db: Database, newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode) {
+    this.db = db;
+    this.local = new LocalWal(db, this);
+    this.#newNode = newNode;
+  }
+
+  /** The node of a file, made when it is first asked for. */
+  node(kind: FileKind): FileNode {
+    const existing = this.nodes.get(kind);
+    if (existing !== undefined && existing.files === this.db.files) return existing;
+    const node = this.#newNode(this, kind);
+    this.nodes.set(kind, node);
+    return node;
+  }
+
+  // The daemon's locks.
+
+  tryLock(kind: "database" | "shm", first: number, last: number): boolean {
+    const { locks } = this.node(kind);
+    if (locks.conflict(0, 0, true, first, last, F_WRLCK) !== undefined) return false;
+    locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_WRLCK);
+    return true;
+  }
+
+  unlock(kind: "database" | "shm", first: number, last: number): void {
+    this.node(kind).locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_UNLCK);
+    this.released();
+  }
+
+  whenReleased(then: () => void): void {
+    this.#waiting.push(then);
+  }
+
+  openCount(kind: FileKind | "any"): number {
+    if (kind !== "any") return this.nodes.get(kind)?.opens ?? 0;
+    let count = 0;
+    for (const node of this.nodes.values()) count += node.opens;
+    return count;
+  }
+
+  /** Some lock was released: whoever waits may try again. */
+  released(): void {
+    if (this.#waiting.length === 0) return;
+    for (const then of this.#waiting.splice(0)) then();
+  }
+
+  /** Runs jobs on this database one after the other, in the order they came. */
+  enqueue<T>(job: () => Job<T>, done: (result: T) => void, failed: (error: unknown) => void): void {
+    this.#queue.push(() =>
+      runJob(
+        job(),
+        (result) => {
+          done(result);
+          this.#next();
+        },
+        (error) => {
+          failed(error);
+          this.#next();
+        },
+      ),
+    );
+    if (!this.#running) this.#next();
+  }
+
+  get isBusy(): boolean {
+    return this.#running;
+  }
+
+  #next(): void {
+    const next = this.#queue.shift();
+    this.#running = next !== undefined;
+    next?.();
+  }
+}

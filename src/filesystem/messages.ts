@@ -1,0 +1,110 @@
+import type { MessagePort } from "node:worker_threads";
+import type { ApplyResult, DatabaseState, VerifyResult } from "../database/engine.ts";
+
+/** What the mount thread is started with. */
+export interface MountThreadData {
+  readonly dataDirectory: string;
+  readonly nodeId: bigint;
+  readonly isPrimary: boolean;
+  readonly primaryHostname: string | undefined;
+  readonly shared: SharedArrayBuffer;
+  readonly debug: boolean;
+  readonly logFormat: "text" | "json";
+  readonly logTimestamp: boolean;
+  /** To the notifier thread. */
+  readonly notifierPort: MessagePort;
+}
+
+export interface NotifierThreadData {
+  readonly shared: SharedArrayBuffer;
+  readonly port: MessagePort;
+}
+
+/** A batch of notifications for the notifier to write, in order. */
+export interface NotificationBatch {
+  readonly fd: number;
+  readonly messages: readonly Uint8Array[];
+  readonly batch: number;
+}
+
+/** From the main thread. Those with an `id` are answered by a result with the same one. */
+export type MountRequest =
+  | { readonly type: "serve"; readonly fd: number }
+  | {
+      readonly type: "apply";
+      readonly id: number;
+      readonly database: string;
+      readonly ltx: readonly Uint8Array[];
+    }
+  | {
+      readonly type: "apply-snapshot";
+      readonly id: number;
+      readonly database: string;
+      readonly path: string;
+    }
+  | { readonly type: "open-snapshot"; readonly id: number; readonly database: string }
+  | { readonly type: "next-pages"; readonly id: number; readonly snapshot: number }
+  | { readonly type: "close-snapshot"; readonly id: number; readonly snapshot: number }
+  | { readonly type: "verify"; readonly id: number; readonly database: string }
+  | {
+      readonly type: "set-role";
+      readonly id: number;
+      readonly isPrimary: boolean;
+      readonly primaryHostname: string | undefined;
+    }
+  | { readonly type: "enforce-retention"; readonly id: number; readonly olderThanMs: number };
+
+export interface SnapshotInfo {
+  readonly snapshot: number;
+  readonly txid: number;
+  readonly checksum: bigint;
+  readonly pageSize: number;
+  readonly pageCount: number;
+  readonly timestampMs: number;
+}
+
+export interface SnapshotPagesMessage {
+  readonly pgnos: Uint32Array;
+  readonly data: Uint8Array;
+}
+
+export type MountResult =
+  | ApplyResult
+  | VerifyResult
+  | SnapshotInfo
+  | SnapshotPagesMessage
+  | undefined;
+
+/** A database's state with where its log ends, for the reader on the main thread. */
+export interface DatabaseUpdate extends DatabaseState {
+  readonly logSegment: string;
+  readonly logOffsetBytes: number;
+}
+
+/** From the mount thread. */
+export type MountEvent =
+  | { readonly type: "opened"; readonly databases: readonly DatabaseUpdate[] }
+  | { readonly type: "changed"; readonly databases: readonly DatabaseUpdate[] }
+  | { readonly type: "result"; readonly id: number; readonly result: MountResult }
+  | { readonly type: "failure"; readonly id: number; readonly code: string; readonly text: string }
+  | { readonly type: "ended"; readonly how: "unmounted" | "stopped" };
+
+/**
+ * Shared words, all but the last accessed with Atomics. They replace messages where a message
+ * would cost more than what it says.
+ */
+export const SHARED = {
+  /** 1: the mount thread has been woken and has not looked yet. */
+  wakePending: 0,
+  /** 1: the mount thread is to leave its loop. */
+  stop: 1,
+  /** 1: a "changed" event is on its way; the next waits until the main thread has seen it. */
+  changePosted: 2,
+  /** 1: the mount thread has more changes to tell. */
+  changeWaiting: 3,
+  /** Number of the last notification batch that was written. */
+  settledBatch: 4,
+  /** Milliseconds behind the primary, for `.lag`. */
+  lagMs: 5,
+} as const;
+export const SHARED_BYTES = 32;

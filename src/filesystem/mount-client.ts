@@ -1,0 +1,296 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { MessageChannel, Worker } from "node:worker_threads";
+import type { MessagePort } from "node:worker_threads";
+import type {
+  ApplyResult,
+  Engine,
+  LogRead,
+  NodeRole,
+  SnapshotReader,
+  VerifyResult,
+} from "../database/engine.ts";
+import { nodeFiles } from "../database/files.ts";
+import { LogReader } from "../database/log/log-reader.ts";
+import { LitefsError } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import type { Position } from "../lib/position.ts";
+import { writeNotification } from "../fuse/notify.ts";
+import { wakeMessage } from "../fuse/wake.ts";
+import { LAG_NODE_ID } from "./litefs-file-system.ts";
+import { SHARED, SHARED_BYTES } from "./messages.ts";
+import type {
+  DatabaseUpdate,
+  MountEvent,
+  MountRequest,
+  MountResult,
+  MountThreadData,
+  NotifierThreadData,
+  SnapshotInfo,
+  SnapshotPagesMessage,
+} from "./messages.ts";
+import { LAG_NAME } from "./names.ts";
+
+export interface MountClientOptions {
+  readonly dataDirectory: string;
+  readonly nodeId: bigint;
+  readonly role: NodeRole;
+  readonly logger: Logger;
+  readonly log: { format: "text" | "json"; timestamp: boolean; debug: boolean };
+  /** The mount thread is gone although nobody stopped it: the node must end. */
+  readonly onFatal: (error: Error) => void;
+}
+
+// A distributive Omit, so that each request keeps its own fields.
+type WithoutId<T> = T extends { id: number } ? Omit<T, "id"> : never;
+type Call = WithoutId<MountRequest>;
+
+const WORKER_EXTENSION = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
+
+/**
+ * The mount thread, as the main thread uses it. Messages wait in a port; a wake-up through the
+ * kernel brings the mount thread out of its blocking read to look at them.
+ */
+export class MountClient implements Engine {
+  readonly databases: Map<string, DatabaseUpdate> = new Map<string, DatabaseUpdate>();
+  readonly #options: MountClientOptions;
+  readonly #words = new Int32Array(new SharedArrayBuffer(SHARED_BYTES));
+  readonly #wakeMessage = wakeMessage(LAG_NODE_ID);
+  readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
+  readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
+  readonly #readers = new Map<string, LogReader>();
+  readonly #ended = Promise.withResolvers<"unmounted" | "stopped">();
+  #worker: Worker | undefined;
+  #notifier: Worker | undefined;
+  #deviceFd = -1;
+  #pin: fs.promises.FileHandle | undefined;
+  #nextId = 1;
+  #stopping = false;
+
+  constructor(options: MountClientOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when the session has ended, for whatever reason. */
+  get ended(): Promise<"unmounted" | "stopped"> {
+    return this.#ended.promise;
+  }
+
+  /** Starts the threads and opens all databases. Rejects when the data directory is unusable. */
+  async open(): Promise<void> {
+    const { port1, port2 } = new MessageChannel();
+    const shared = this.#words.buffer as SharedArrayBuffer;
+    const { role, log } = this.#options;
+    const data: MountThreadData = {
+      dataDirectory: this.#options.dataDirectory,
+      nodeId: this.#options.nodeId,
+      isPrimary: role.isPrimary,
+      primaryHostname: role.primaryHostname,
+      shared,
+      debug: log.debug,
+      logFormat: log.format,
+      logTimestamp: log.timestamp,
+      notifierPort: port1,
+    };
+    const notifierData: NotifierThreadData = { shared, port: port2 };
+    this.#notifier = startWorker("notifier-thread", notifierData, [port2]);
+    this.#worker = startWorker("mount-thread", data, [port1]);
+    const opened = Promise.withResolvers<void>();
+    this.#worker.on("message", (event: MountEvent) => {
+      if (event.type === "opened") opened.resolve();
+      this.#receive(event);
+    });
+    for (const worker of [this.#worker, this.#notifier]) {
+      worker.on("error", (error) => {
+        opened.reject(error);
+        this.#fatal(error);
+      });
+    }
+    this.#worker.on("exit", () => {
+      if (!this.#stopping) this.#fatal(new Error("the mount thread ended unexpectedly"));
+      this.#ended.resolve("stopped");
+    });
+    await opened.promise;
+  }
+
+  #fatal(error: unknown): void {
+    const failure = error instanceof Error ? error : new Error(String(error));
+    for (const call of this.#calls.values()) call.reject(failure);
+    this.#calls.clear();
+    if (!this.#stopping) this.#options.onFatal(failure);
+  }
+
+  /** Begins to serve a mount. Messages flow once one file of it is held open. */
+  async serve(deviceFd: number, mountPoint: string): Promise<void> {
+    this.#worker?.postMessage({ type: "serve", fd: deviceFd } satisfies MountRequest);
+    this.#pin = await fs.promises.open(path.join(mountPoint, LAG_NAME), "r");
+    // From here on the kernel knows the inode that wake-ups go through.
+    this.#deviceFd = deviceFd;
+    this.#wake();
+  }
+
+  /** Lets go of the mount, so that it can be unmounted. */
+  async unpin(): Promise<void> {
+    await this.#pin?.close();
+    this.#pin = undefined;
+  }
+
+  /** Works in any state, also from an exit handler: the thread leaves its loop. */
+  requestStop(): void {
+    this.#stopping = true;
+    Atomics.store(this.#words, SHARED.stop, 1);
+    if (this.#deviceFd >= 0) this.#wake();
+  }
+
+  /** After the session has ended, or when it was never started. */
+  async close(): Promise<void> {
+    this.#stopping = true;
+    this.#deviceFd = -1;
+    await this.#notifier?.terminate();
+    await this.#worker?.terminate();
+  }
+
+  set lagMs(value: number) {
+    Atomics.store(this.#words, SHARED.lagMs, Math.min(2147483647, Math.max(0, value)) | 0);
+  }
+
+  onChange(listener: (databases: ReadonlySet<string>) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  readLog(database: string, after: Position, maxBytes: number): Promise<LogRead> {
+    const state = this.databases.get(database);
+    if (state === undefined) return Promise.resolve({ kind: "unavailable" });
+    let reader = this.#readers.get(database);
+    if (reader === undefined) {
+      reader = new LogReader(nodeFiles, this.#directoryOf(database));
+      this.#readers.set(database, reader);
+    }
+    const { logSegment: segment, logOffsetBytes: offsetBytes, position } = state;
+    try {
+      // Synchronous on purpose: what is read was written a moment ago and is in the page cache,
+      // and a trip through the thread pool would cost more than the read.
+      return Promise.resolve(reader.read(after, { segment, offsetBytes, position }, maxBytes));
+    } catch (error) {
+      return Promise.reject(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  async openSnapshot(database: string): Promise<SnapshotReader> {
+    const info = (await this.#call({ type: "open-snapshot", database })) as SnapshotInfo;
+    const { snapshot, txid, checksum, pageSize, pageCount, timestampMs } = info;
+    return {
+      position: { txid, checksum },
+      pageSize,
+      pageCount,
+      timestampMs,
+      next: async () =>
+        (await this.#call({ type: "next-pages", snapshot })) as SnapshotPagesMessage | undefined,
+      close: async () => {
+        await this.#call({ type: "close-snapshot", snapshot });
+      },
+    };
+  }
+
+  async applyTransactions(database: string, ltx: readonly Uint8Array[]): Promise<ApplyResult> {
+    return (await this.#call({ type: "apply", database, ltx })) as ApplyResult;
+  }
+
+  async applySnapshotFile(database: string, file: string): Promise<ApplyResult> {
+    return (await this.#call({ type: "apply-snapshot", database, path: file })) as ApplyResult;
+  }
+
+  snapshotPath(database: string): string {
+    const directory = this.#directoryOf(database);
+    fs.mkdirSync(directory, { recursive: true });
+    return path.join(directory, "snapshot.ltx.tmp");
+  }
+
+  async verify(database: string): Promise<VerifyResult> {
+    return (await this.#call({ type: "verify", database })) as VerifyResult;
+  }
+
+  async setRole(role: NodeRole): Promise<void> {
+    const { isPrimary, primaryHostname } = role;
+    await this.#call({ type: "set-role", isPrimary, primaryHostname });
+  }
+
+  async enforceRetention(olderThanMs: number): Promise<void> {
+    await this.#call({ type: "enforce-retention", olderThanMs });
+  }
+
+  #directoryOf(database: string): string {
+    return path.join(this.#options.dataDirectory, "dbs", database);
+  }
+
+  #call(call: Call): Promise<MountResult> {
+    if (this.#stopping || this.#worker === undefined) {
+      return Promise.reject(new LitefsError("STOPPING", "the node is stopping"));
+    }
+    const id = this.#nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<MountResult>();
+    this.#calls.set(id, { resolve, reject });
+    this.#worker.postMessage({ ...call, id });
+    this.#wake();
+    return promise;
+  }
+
+  #wake(): void {
+    if (this.#deviceFd < 0) return;
+    if (Atomics.exchange(this.#words, SHARED.wakePending, 1) === 1) return;
+    try {
+      writeNotification(this.#deviceFd, this.#wakeMessage);
+    } catch (error) {
+      // The mount is gone; `ended` tells.
+      this.#options.logger.debug("cannot wake the mount thread", { error: String(error) });
+    }
+  }
+
+  #receive(event: MountEvent): void {
+    switch (event.type) {
+      case "opened":
+        for (const state of event.databases) this.databases.set(state.name, state);
+        return;
+      case "changed":
+        this.#changed(event.databases);
+        return;
+      case "result":
+        this.#calls.get(event.id)?.resolve(event.result);
+        this.#calls.delete(event.id);
+        return;
+      case "failure":
+        this.#calls.get(event.id)?.reject(new LitefsError(event.code, event.text));
+        this.#calls.delete(event.id);
+        return;
+      case "ended":
+        this.#stopping = true;
+        this.#ended.resolve(event.how);
+        for (const call of this.#calls.values()) {
+          call.reject(new LitefsError("STOPPING", "the mount has ended"));
+        }
+        this.#calls.clear();
+    }
+  }
+
+  #changed(databases: readonly DatabaseUpdate[]): void {
+    const names = new Set<string>();
+    for (const state of databases) {
+      this.databases.set(state.name, state);
+      names.add(state.name);
+    }
+    Atomics.store(this.#words, SHARED.changePosted, 0);
+    if (Atomics.load(this.#words, SHARED.changeWaiting) === 1) this.#wake();
+    for (const listener of this.#listeners) listener(names);
+  }
+}
+
+function startWorker(name: string, data: object, transferList: MessagePort[]): Worker {
+  return new Worker(new URL(`./${name}${WORKER_EXTENSION}`, import.meta.url), {
+    workerData: data,
+    transferList,
+    name,
+    // Small heaps: pages live outside of them.
+    resourceLimits: { maxYoungGenerationSizeMb: 8 },
+  });
+}

@@ -1,0 +1,78 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { assert } from "../lib/assert.ts";
+import { createLogger } from "../lib/log.ts";
+import { FuseSession } from "../fuse/session.ts";
+import { writeNotification } from "../fuse/notify.ts";
+import { wakeMessage } from "../fuse/wake.ts";
+import { DatabaseService } from "./database-service.ts";
+import { LAG_NODE_ID } from "./litefs-file-system.ts";
+import { SHARED } from "./messages.ts";
+import type { MountEvent, MountRequest, MountThreadData, NotificationBatch } from "./messages.ts";
+
+/*
+ * Entry of the mount thread. It opens every database, says so, and then serves the kernel in a
+ * loop that blocks in read(2) for as long as the mount lives.
+ */
+assert(parentPort !== null, "the mount thread is a worker");
+const port = parentPort;
+const data = workerData as MountThreadData;
+const words = new Int32Array(data.shared);
+const logger = createLogger(
+  { format: data.logFormat, timestamp: data.logTimestamp, debug: data.debug },
+  // Not process.stderr: a worker's stream needs the event loop, which this thread never enters.
+  (line) => fs.writeSync(2, line),
+);
+const wake = wakeMessage(LAG_NODE_ID);
+let deviceFd = -1;
+
+const service = new DatabaseService({
+  data,
+  words,
+  logger,
+  post: (event: MountEvent, transfer: ArrayBuffer[]) => port.postMessage(event, transfer),
+  sendNotifications: (messages, batch) => {
+    const message: NotificationBatch = { fd: deviceFd, messages, batch };
+    const buffers = messages.map((bytes) => bytes.buffer as ArrayBuffer);
+    data.notifierPort.postMessage(message, buffers);
+  },
+  writeRetrieval: (message) => writeNotification(deviceFd, message) === "ok",
+  wakeSelf: () => {
+    if (Atomics.exchange(words, SHARED.wakePending, 1) === 0) writeNotification(deviceFd, wake);
+  },
+  statistics: () => {
+    const s = fs.statfsSync(data.dataDirectory);
+    return {
+      blocks: s.blocks,
+      bfree: s.bfree,
+      bavail: s.bavail,
+      files: s.files,
+      ffree: s.ffree,
+      bsize: s.bsize,
+      namelen: 247,
+      frsize: s.bsize,
+    };
+  },
+  drain: (handle) => {
+    for (;;) {
+      const received = receiveMessageOnPort(port) as { message: MountRequest } | undefined;
+      if (received === undefined) return;
+      handle(received.message);
+    }
+  },
+});
+
+service.openAll(path.join(data.dataDirectory, "dbs"));
+
+port.once("message", (request: MountRequest) => {
+  assert(request.type === "serve", "the first message starts the session");
+  deviceFd = request.fd;
+  const session = new FuseSession({ fd: request.fd, handler: service.fileSystem, logger });
+  service.onStop = () => session.stop();
+  const how = session.run();
+  service.close();
+  port.postMessage({ type: "ended", how } satisfies MountEvent);
+  port.close();
+  data.notifierPort.close();
+});
