@@ -7,7 +7,7 @@ import { StreamClient } from "../../../src/cluster/replication/stream-client.ts"
 import type { StreamClientOptions } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamServer } from "../../../src/cluster/replication/stream-server.ts";
 import type { NodeRole } from "../../../src/database/engine.ts";
-import type { MetricsSource } from "../../../src/http/node-api.ts";
+import type { MetricsSource, NodeApi } from "../../../src/http/node-api.ts";
 import { HttpServer } from "../../../src/http/server.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
@@ -24,36 +24,44 @@ export interface ServedNode {
   readonly streams: StreamServer;
   readonly events: EventHub;
   readonly server: HttpServer;
+  readonly api: NodeApi;
   role: NodeRole;
+}
+
+export interface ServedNodeOptions {
+  readonly role?: NodeRole;
+  readonly metrics?: MetricsSource;
+  readonly prefaceTimeoutMs?: number;
+  /** Asked at each request, so that a test may change it. */
+  isReady?: boolean;
 }
 
 /** A node's HTTP API on a loopback port, over a fake engine. */
 export async function serveNode(
   engine: FakeEngine,
-  changes: { readonly role?: NodeRole; readonly metrics?: MetricsSource; isReady?: boolean } = {},
+  changes: ServedNodeOptions = {},
 ): Promise<ServedNode> {
   const streams = newStreamServer(engine);
   const role = changes.role ?? { isPrimary: true, primaryHostname: "primary.local" };
   const events = new EventHub(engine, () => node.role, silentLogger);
+  const api: NodeApi = {
+    nodeId: PRIMARY_ID,
+    isCandidate: true,
+    dataDirectory: "/var/lib/litefs",
+    engine,
+    streams,
+    events,
+    metrics: changes.metrics ?? { contentType: "text/plain", text: () => Promise.resolve("m 1\n") },
+    log: silentLogger,
+    clusterId: () => CLUSTER_ID,
+    role: () => node.role,
+    isReady: () => changes.isReady ?? true,
+    lagMs: () => 0,
+  };
   const server = await HttpServer.start({
     address: { host: "127.0.0.1", port: 0 },
-    node: {
-      nodeId: PRIMARY_ID,
-      isCandidate: true,
-      dataDirectory: "/var/lib/litefs",
-      engine,
-      streams,
-      events,
-      metrics: changes.metrics ?? {
-        contentType: "text/plain",
-        text: () => Promise.resolve("m 1\n"),
-      },
-      log: silentLogger,
-      clusterId: () => CLUSTER_ID,
-      role: () => node.role,
-      isReady: () => changes.isReady ?? true,
-      lagMs: () => 0,
-    },
+    node: api,
+    prefaceTimeoutMs: changes.prefaceTimeoutMs ?? 10_000,
   });
   onTestFinished(() => server.close(100));
   const { port } = server.address;
@@ -63,6 +71,7 @@ export async function serveNode(
     streams,
     events,
     server,
+    api,
     role,
   };
   return node;

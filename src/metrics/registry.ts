@@ -1,0 +1,207 @@
+import { collectDefaultMetrics, Counter, Gauge, Registry } from "prom-client";
+import type { DatabaseState } from "../database/engine.ts";
+
+/** Where the numbers come from. They are read when somebody asks, never counted per commit. */
+export interface MetricsSources {
+  readonly databases: ReadonlyMap<string, DatabaseState>;
+  isPrimary(): boolean;
+  lagMs(): number;
+  /** Connected replicas. */
+  streamCount(): number;
+  /** Everything that is told of changes: replicas and event feeds. */
+  subscriberCount(): number;
+  /** LTX frames sent, by database and type. */
+  sentFrames(): ReadonlyMap<string, Readonly<Record<"ltx" | "ltx:snapshot", number>>>;
+  /** Between a transaction at its origin and its visibility here, by database. */
+  applyLatencyMs(): ReadonlyMap<string, number>;
+}
+
+export interface MetricsRegistry {
+  readonly contentType: string;
+  text(): Promise<string>;
+}
+
+interface DatabaseMetric {
+  readonly name: string;
+  readonly help: string;
+  readonly type: "counter" | "gauge";
+  readonly value: (state: DatabaseState) => number;
+}
+
+/** One value per database, straight from its state. Names of LiteFS first, then our own. */
+const DATABASE_METRICS: readonly DatabaseMetric[] = [
+  {
+    name: "litefs_db_txid",
+    help: "Current transaction ID.",
+    type: "gauge",
+    value: ({ position }) => position.txid,
+  },
+  {
+    name: "litefs_db_database_write_count",
+    help: "Number of writes to the database file.",
+    type: "counter",
+    value: ({ counters }) => counters.databaseWrites,
+  },
+  {
+    name: "litefs_db_journal_write_count",
+    help: "Number of writes to the journal file.",
+    type: "counter",
+    value: ({ counters }) => counters.journalWrites,
+  },
+  {
+    name: "litefs_db_wal_write_count",
+    help: "Number of writes to the WAL file.",
+    type: "counter",
+    value: ({ counters }) => counters.walWrites,
+  },
+  {
+    name: "litefs_db_shm_write_count",
+    help: "Number of writes to the shared memory file.",
+    type: "counter",
+    value: ({ counters }) => counters.shmWrites,
+  },
+  {
+    name: "litefs_db_commit_count",
+    help: "Number of transactions committed on this node.",
+    type: "counter",
+    value: ({ counters }) => counters.commits,
+  },
+  {
+    name: "litefs_db_ltx_count",
+    help: "Number of transactions kept in the log.",
+    type: "gauge",
+    value: ({ counters }) => counters.ltxCount,
+  },
+  {
+    name: "litefs_db_ltx_bytes",
+    help: "Number of bytes used by the log on disk.",
+    type: "gauge",
+    value: ({ counters }) => counters.ltxBytes,
+  },
+  {
+    name: "litefs_db_ltx_reap_count",
+    help: "Number of transactions removed from the log by retention.",
+    type: "gauge",
+    value: ({ counters }) => counters.ltxReaped,
+  },
+  {
+    name: "litefs_tx_count",
+    help: "Number of transactions in the database's history, equal on all nodes that are in sync.",
+    type: "counter",
+    value: ({ position }) => position.txid,
+  },
+  {
+    name: "litefs_db_size_bytes",
+    help: "Size of the database in bytes.",
+    type: "gauge",
+    value: ({ pageSize, pageCount }) => pageSize * pageCount,
+  },
+];
+
+/** Sampling the event loop ten times a second keeps an idle node idle. */
+const EVENT_LOOP_SAMPLE_MS = 100;
+
+/** Every metric of a node, in a registry of its own. */
+export function createMetrics(sources: MetricsSources): MetricsRegistry {
+  const registry = new Registry();
+  collectDefaultMetrics({
+    register: registry,
+    eventLoopMonitoringPrecision: EVENT_LOOP_SAMPLE_MS,
+  });
+  registerNodeMetrics(registry, sources);
+  for (const metric of DATABASE_METRICS) registerDatabaseMetric(registry, sources, metric);
+  registerLatencies(registry, sources);
+  registerSentFrames(registry, sources);
+  return { contentType: registry.contentType, text: () => registry.metrics() };
+}
+
+function registerNodeMetrics(registry: Registry, sources: MetricsSources): void {
+  const gauges: readonly (readonly [name: string, help: string, value: () => number])[] = [
+    ["litefs_db_count", "Number of managed databases.", () => sources.databases.size],
+    ["litefs_is_primary", "Primary status of the node.", () => Number(sources.isPrimary())],
+    [
+      "litefs_subscriber_count",
+      "Number of connected subscribers.",
+      () => sources.subscriberCount(),
+    ],
+    [
+      "litefs_lag_seconds",
+      "Time since this node was known to be in sync with the primary; 0 while it is.",
+      () => sources.lagMs() / 1000,
+    ],
+    [
+      "litefs_http_stream_count",
+      "Number of streams currently connected.",
+      () => sources.streamCount(),
+    ],
+  ];
+  for (const [name, help, value] of gauges) {
+    const gauge: Gauge = new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect: () => gauge.set(value()),
+    });
+  }
+}
+
+function registerDatabaseMetric(
+  registry: Registry,
+  sources: MetricsSources,
+  metric: DatabaseMetric,
+): void {
+  const { name, help, type, value } = metric;
+  const options = { name, help, labelNames: ["db"], registers: [registry] };
+  if (type === "gauge") {
+    const gauge: Gauge<"db"> = new Gauge({
+      ...options,
+      labelNames: ["db"],
+      collect: () => {
+        gauge.reset();
+        for (const state of sources.databases.values()) gauge.set({ db: state.name }, value(state));
+      },
+    });
+    return;
+  }
+  const counter: Counter<"db"> = new Counter({
+    ...options,
+    labelNames: ["db"],
+    collect: () => {
+      counter.reset();
+      for (const state of sources.databases.values()) counter.inc({ db: state.name }, value(state));
+    },
+  });
+}
+
+function registerLatencies(registry: Registry, sources: MetricsSources): void {
+  const gauge: Gauge<"db"> = new Gauge({
+    name: "litefs_db_lag_seconds",
+    help: "Latency between generating a transaction and applying it here; 0 on the primary.",
+    labelNames: ["db"],
+    registers: [registry],
+    collect: () => {
+      gauge.reset();
+      const latencies = sources.applyLatencyMs();
+      const isPrimary = sources.isPrimary();
+      for (const db of sources.databases.keys()) {
+        gauge.set({ db }, isPrimary ? 0 : (latencies.get(db) ?? 0) / 1000);
+      }
+    },
+  });
+}
+
+function registerSentFrames(registry: Registry, sources: MetricsSources): void {
+  const counter: Counter<"db" | "type"> = new Counter({
+    name: "litefs_http_frame_send_count",
+    help: "Number of LTX frames sent to replicas.",
+    labelNames: ["db", "type"],
+    registers: [registry],
+    collect: () => {
+      counter.reset();
+      for (const [db, counts] of sources.sentFrames()) {
+        for (const type of ["ltx", "ltx:snapshot"] as const)
+          counter.inc({ db, type }, counts[type]);
+      }
+    },
+  });
+}

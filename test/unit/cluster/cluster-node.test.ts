@@ -1,0 +1,158 @@
+import { expect, test } from "vitest";
+import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
+import { ClusterNode } from "../../../src/cluster/cluster-node.ts";
+import type { Lease, LeaseProvider, PrimaryInfo } from "../../../src/cluster/lease.ts";
+import { LagTracker } from "../../../src/cluster/replication/lag.ts";
+import type { StreamObserver } from "../../../src/cluster/replication/stream-client.ts";
+import type { StreamEnd } from "../../../src/cluster/replication/stream-reception.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import { FakeClock, newEngine, newStreamServer, settle, temporaryDirectory } from "./helpers.ts";
+
+const PRIMARY = { hostname: "primary.local", advertiseUrl: "http://primary:20202" };
+
+/** A node with a lease, a network and an engine that write down what is asked of them, in order. */
+function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolean }) {
+  const calls: string[] = [];
+  const clock = new FakeClock();
+  const engine = newEngine();
+  engine.setRole = ({ isPrimary, primaryHostname }) => {
+    calls.push(`role ${isPrimary ? "primary" : "replica"} ${primaryHostname ?? "-"}`);
+    return Promise.resolve();
+  };
+  const held: Lease = {
+    id: "static",
+    expiresAtMonotonicMs: () => Infinity,
+    renew: () => Promise.resolve(),
+    close: () => {
+      calls.push("lease closed");
+      return Promise.resolve();
+    },
+  };
+  const provider: LeaseProvider = {
+    kind: "static",
+    ...PRIMARY,
+    acquire: () => Promise.resolve(lease.isCandidate ? held : undefined),
+    primaryInfo: (): Promise<PrimaryInfo | undefined> =>
+      Promise.resolve(lease.isCandidate ? undefined : PRIMARY),
+    close: () => {
+      calls.push("provider closed");
+      return Promise.resolve();
+    },
+    ...lease,
+  };
+  const streams = newStreamServer(engine, { clock });
+  const endAll = streams.endAll.bind(streams);
+  streams.endAll = () => {
+    calls.push("streams ended");
+    endAll();
+  };
+  let observer: StreamObserver | undefined;
+  let connection: PromiseWithResolvers<StreamEnd> | undefined;
+  const clusterId = ClusterIdStore.open(temporaryDirectory());
+  const node = new ClusterNode({
+    engine,
+    lease: provider,
+    clusterId,
+    streams,
+    client: {
+      follow: (_url, given, signal) => {
+        observer = given;
+        const opened = Promise.withResolvers<StreamEnd>();
+        connection = opened;
+        signal.addEventListener("abort", () => {
+          calls.push("stream closed");
+          opened.reject(new Error("aborted"));
+        });
+        return opened.promise;
+      },
+    },
+    lag: new LagTracker({ clock, heartbeatIntervalMs: 1000 }),
+    clock,
+    log: silentLogger,
+    random: () => 0,
+    reconnectDelayMs: 1000,
+    onRoleChange: ({ isPrimary }) => calls.push(`told ${isPrimary ? "primary" : "replica"}`),
+  });
+  return {
+    node,
+    calls,
+    clock,
+    clusterId,
+    observer: () => observer,
+    breakConnection: () => connection?.reject(new Error("broken")),
+  };
+}
+
+test("a candidate with the static lease is the primary, ready at once, with a cluster id", async () => {
+  const { node, calls, clusterId } = nodeWith({ isCandidate: true });
+  expect(node.phase).toBe("starting");
+  node.start();
+  await node.ready;
+  expect(node.phase).toBe("primary");
+  expect(node.role).toEqual({ isPrimary: true, primaryHostname: "primary.local" });
+  expect(clusterId.current).toMatch(/^LFSC/);
+  expect(calls).toEqual(["role replica -", "role primary primary.local", "told primary"]);
+  await node.stop();
+});
+
+test("stopping a primary: no more commits, the lease, then everything else", async () => {
+  const { node, calls } = nodeWith({ isCandidate: true });
+  node.start();
+  await node.ready;
+  calls.length = 0;
+  await node.stop();
+  expect(calls).toEqual(["role replica -", "lease closed", "streams ended", "provider closed"]);
+  expect(node.phase).toBe("stopping");
+});
+
+test("a replica is ready when its stream is, and stays ready when it breaks", async () => {
+  const { node, calls, clock, observer, breakConnection } = nodeWith({ isCandidate: false });
+  node.start();
+  await settle();
+  expect([node.phase, node.isReady, node.replicaStatus]).toEqual(["starting", false, "connecting"]);
+  observer()?.onConnected();
+  expect([node.phase, node.isReady]).toEqual(["replica", false]);
+  observer()?.onReady();
+  await node.ready;
+  observer()?.onApplied("app.db", 12);
+  expect(node.applyLatencyMs.get("app.db")).toBe(12);
+  breakConnection();
+  await settle();
+  expect([node.phase, node.isReady]).toEqual(["disconnected", true]);
+  // The application must not take a primary that is out of reach for "none, so it is me".
+  expect(node.role).toEqual({ isPrimary: false, primaryHostname: "primary.local" });
+  clock.advance(1000);
+  await settle();
+  observer()?.onConnected();
+  expect(node.phase).toBe("replica");
+  expect(calls).toEqual(["role replica -", "role replica primary.local", "told replica"]);
+  await node.stop();
+});
+
+test("stopping a replica closes its stream", async () => {
+  const { node, calls } = nodeWith({ isCandidate: false });
+  node.start();
+  await settle();
+  calls.length = 0;
+  await node.stop();
+  expect(calls).toEqual(["streams ended", "stream closed", "provider closed"]);
+});
+
+test("a lease that cannot be had now is asked for again", async () => {
+  let asked = 0;
+  const { node, clock } = nodeWith({
+    isCandidate: true,
+    acquire: () => {
+      asked += 1;
+      return asked === 1 ? Promise.reject(new Error("no backend")) : Promise.resolve(undefined);
+    },
+  });
+  node.start();
+  await settle();
+  expect(asked).toBe(1);
+  clock.advance(1000);
+  await settle();
+  expect(asked).toBe(2);
+  expect(node.isReady).toBe(false);
+  await node.stop();
+});

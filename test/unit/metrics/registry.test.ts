@@ -1,0 +1,133 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { expect, test } from "vitest";
+import type { DatabaseState } from "../../../src/database/engine.ts";
+import { createMetrics } from "../../../src/metrics/registry.ts";
+import type { MetricsSources } from "../../../src/metrics/registry.ts";
+
+function database(name: string, changes: Partial<DatabaseState> = {}): DatabaseState {
+  return {
+    name,
+    status: "ok",
+    reason: "",
+    position: { txid: 42, checksum: 1n },
+    pageSize: 4096,
+    pageCount: 3,
+    timestampMs: 0,
+    counters: {
+      databaseWrites: 1,
+      journalWrites: 2,
+      walWrites: 3,
+      shmWrites: 4,
+      commits: 5,
+      ltxCount: 6,
+      ltxBytes: 7,
+      ltxReaped: 8,
+    },
+    ...changes,
+  };
+}
+
+function sources(changes: Partial<MetricsSources> = {}): MetricsSources {
+  return {
+    databases: new Map([["app.db", database("app.db")]]),
+    isPrimary: () => false,
+    lagMs: () => 1500,
+    streamCount: () => 2,
+    subscriberCount: () => 3,
+    sentFrames: () => new Map([["app.db", { ltx: 11, "ltx:snapshot": 1 }]]),
+    applyLatencyMs: () => new Map([["app.db", 3]]),
+    ...changes,
+  };
+}
+
+/** `name{labels} value` lines and `# TYPE` of the metrics that are ours. */
+function ours(text: string): string[] {
+  return text.split("\n").filter((line) => line.startsWith("litefs_"));
+}
+
+test("every value is the one of its source", async () => {
+  expect(ours(await createMetrics(sources()).text()).sort()).toEqual([
+    'litefs_db_commit_count{db="app.db"} 5',
+    "litefs_db_count 1",
+    'litefs_db_database_write_count{db="app.db"} 1',
+    'litefs_db_journal_write_count{db="app.db"} 2',
+    'litefs_db_lag_seconds{db="app.db"} 0.003',
+    'litefs_db_ltx_bytes{db="app.db"} 7',
+    'litefs_db_ltx_count{db="app.db"} 6',
+    'litefs_db_ltx_reap_count{db="app.db"} 8',
+    'litefs_db_shm_write_count{db="app.db"} 4',
+    'litefs_db_size_bytes{db="app.db"} 12288',
+    'litefs_db_txid{db="app.db"} 42',
+    'litefs_db_wal_write_count{db="app.db"} 3',
+    'litefs_http_frame_send_count{db="app.db",type="ltx"} 11',
+    'litefs_http_frame_send_count{db="app.db",type="ltx:snapshot"} 1',
+    "litefs_http_stream_count 2",
+    "litefs_is_primary 0",
+    "litefs_lag_seconds 1.5",
+    "litefs_subscriber_count 3",
+    'litefs_tx_count{db="app.db"} 42',
+  ]);
+});
+
+test("has every LiteFS metric with its type", async () => {
+  const fixture = path.join(
+    import.meta.dirname,
+    "../../fixtures/litefs-0.5.14/http/metrics-primary.txt",
+  );
+  const typesOf = (text: string): string[] => text.match(/^# TYPE litefs_.*$/gm) ?? [];
+  const mine = typesOf(await createMetrics(sources()).text());
+  const theirs = typesOf(fs.readFileSync(fixture, "utf8"));
+  expect(theirs.length).toBeGreaterThan(8);
+  expect(mine).toEqual(expect.arrayContaining(theirs));
+});
+
+test("asks again at every scrape, and forgets databases that are gone", async () => {
+  const databases = new Map([["old.db", database("old.db")]]);
+  const metrics = createMetrics(sources({ databases, sentFrames: () => new Map() }));
+  await metrics.text();
+  databases.clear();
+  databases.set("new.db", database("new.db"));
+  const text = await metrics.text();
+  expect(text).not.toContain("old.db");
+  expect(text).toContain('litefs_tx_count{db="new.db"} 42');
+  expect(await metrics.text()).toContain('litefs_tx_count{db="new.db"} 42');
+});
+
+test("a primary has no lag, whatever it applied before", async () => {
+  const text = await createMetrics(sources({ isPrimary: () => true, lagMs: () => 0 })).text();
+  expect(text).toContain('litefs_db_lag_seconds{db="app.db"} 0\n');
+  expect(text).toContain("litefs_is_primary 1\n");
+});
+
+test("names are escaped", async () => {
+  const name = 'odd"\\\nname';
+  const databases = new Map([[name, database(name)]]);
+  const text = await createMetrics(sources({ databases })).text();
+  expect(text).toContain(String.raw`litefs_db_txid{db="odd\"\\\nname"} 42`);
+});
+
+test("ten thousand databases are each read once per metric", async () => {
+  let reads = 0;
+  const one = database("x");
+  const databases = new Map<string, DatabaseState>();
+  for (let i = 0; i < 10_000; i++) {
+    const name = `tenant-${i}.db`;
+    databases.set(name, {
+      ...one,
+      name,
+      get position() {
+        reads += 1;
+        return one.position;
+      },
+    });
+  }
+  const text = await createMetrics(sources({ databases })).text();
+  expect(ours(text).length).toBeGreaterThan(100_000);
+  // Two of the metrics show the position.
+  expect(reads).toBe(20_000);
+});
+
+test("includes the process itself", async () => {
+  expect(await createMetrics(sources()).text()).toContain("process_resident_memory_bytes");
+});
