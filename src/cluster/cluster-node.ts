@@ -83,9 +83,16 @@ export class ClusterNode {
     return this.#applyLatencyMs;
   }
 
-  start(): void {
+  /** Resolves after `stop`; rejects when the node cannot go on, and `ready` with it. */
+  start(): Promise<void> {
     assert(this.#running === undefined, "a node is started once");
-    this.#running = this.#run();
+    const running = this.#run();
+    // Whoever holds the result hears of the error; here it is only kept from counting twice.
+    this.#running = running.catch((error: unknown) => {
+      this.#ready.reject(error);
+      this.#ready.promise.catch(() => undefined);
+    });
+    return running;
   }
 
   /**

@@ -90,22 +90,22 @@ function createServers(handler: http.RequestListener): {
   http1: http.Server;
   http2: http2.Http2Server;
 } {
-  return {
-    http1: http.createServer(
-      {
-        headersTimeout: HEADERS_TIMEOUT_MS,
-        connectionsCheckingInterval: HEADERS_CHECK_INTERVAL_MS,
-        // A body may take as long as it needs; it is the handler's to limit.
-        requestTimeout: 0,
-      },
-      handler,
-    ),
-    http2: http2.createServer(
-      { settings: { enablePush: false, initialWindowSize: HTTP2_WINDOW_BYTES } },
-      // Node's HTTP/2 requests are made to fit handlers of HTTP/1; the types do not say so.
-      (request, response) => Reflect.apply(handler, undefined, [request, response]),
-    ),
-  };
+  const http1 = http.createServer(
+    {
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      connectionsCheckingInterval: HEADERS_CHECK_INTERVAL_MS,
+      // A body may take as long as it needs; it is the handler's to limit.
+      requestTimeout: 0,
+    },
+    handler,
+  );
+  const http2Server = http2.createServer(
+    { settings: { enablePush: false, initialWindowSize: HTTP2_WINDOW_BYTES } },
+    // Node's HTTP/2 requests are made to fit handlers of HTTP/1; the types do not say so.
+    (request, response) => Reflect.apply(handler, undefined, [request, response]),
+  );
+  http2Server.on("session", (session) => session.setLocalWindowSize(HTTP2_WINDOW_BYTES));
+  return { http1, http2: http2Server };
 }
 
 function registerAll(app: FastifyInstance, node: NodeApi, closing: AbortSignal): void {

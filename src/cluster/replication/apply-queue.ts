@@ -109,11 +109,16 @@ export class ApplyQueue {
     return this.#until(() => this.#bufferedBytes < limitBytes);
   }
 
-  /** Drops what has not begun; resolves when what has begun is done. */
-  async close(): Promise<void> {
+  /** Drops what has not begun and takes nothing more. What has begun cannot be called back. */
+  stop(): void {
     this.#isClosed = true;
     for (const [database, lane] of this.#lanes) this.#drop(database, lane);
     this.#notify();
+  }
+
+  /** Stops; resolves when what has begun is done. */
+  async close(): Promise<void> {
+    this.stop();
     while (this.#lanes.size > 0) await this.#changed();
   }
 

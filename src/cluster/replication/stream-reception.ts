@@ -68,22 +68,24 @@ export class StreamReception {
     const { lag } = this.#options;
     const watch = new AbortController();
     const watching = this.#watch(watch.signal);
+    const onAbort = (): void => this.#stopApplying();
+    this.#signal.addEventListener("abort", onAbort, { once: true });
     lag.connected(() => this.#oldestPendingAtMs());
     try {
       await this.#read();
-      if (this.#failure !== undefined) throw this.#failure;
-      this.#signal.throwIfAborted();
+      this.#throwIfBroken();
       if (!this.#isEnded) this.#parser.end();
       // What arrived whole is worth having, whatever became of the connection.
       this.#queue.kick();
       await this.#queue.idle();
-      if (this.#failure !== undefined) throw this.#failure;
+      this.#throwIfBroken();
       return { announced: this.#isEnded };
     } catch (error) {
       // Tearing down the connection makes reading fail too; the first failure is the reason.
       throw this.#failure ?? error;
     } finally {
-      lag.disconnected();
+      this.#signal.removeEventListener("abort", onAbort);
+      this.#stopApplying();
       watch.abort();
       await watching;
       await this.#queue.close();
@@ -101,13 +103,13 @@ export class StreamReception {
       for (const frame of this.#parser.push(chunk)) {
         const busy = this.#handle(frame);
         if (busy !== undefined) await busy;
-        if (this.#failure !== undefined || this.#isEnded) return;
+        if (this.#isBroken() || this.#isEnded) return;
       }
       this.#queue.kick();
       if (this.#queue.bufferedBytes >= maxBufferedBytes) {
         await this.#queue.belowBytes(maxBufferedBytes / 2);
       }
-      if (this.#failure !== undefined) return;
+      if (this.#isBroken()) return;
       this.#waitingSinceMs = clock.monotonicMs();
     }
   }
@@ -187,7 +189,7 @@ export class StreamReception {
   async #ready(): Promise<void> {
     this.#queue.kick();
     await this.#queue.idle();
-    if (this.#failure !== undefined) return;
+    if (this.#isBroken()) return;
     this.#options.lag.caughtUp();
     this.#observer.onReady();
   }
@@ -210,7 +212,23 @@ export class StreamReception {
 
   #fail(error: Error): void {
     this.#failure ??= error;
+    this.#stopApplying();
     this.#connection.destroy();
+  }
+
+  /** The lag must see what was pending before it is dropped. */
+  #stopApplying(): void {
+    this.#options.lag.disconnected();
+    this.#queue.stop();
+  }
+
+  #isBroken(): boolean {
+    return this.#failure !== undefined || this.#signal.aborted;
+  }
+
+  #throwIfBroken(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#signal.throwIfAborted();
   }
 
   /** Ends a connection on which the primary has gone silent. */

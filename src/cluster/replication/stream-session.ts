@@ -155,6 +155,11 @@ export class StreamSession {
       // with the live view, which may be a moment older than what was already sent.
       const sent = client.txid === 0 ? undefined : await this.#sendLog(name, client);
       if (sent !== undefined) {
+        if (positionsEqual(sent, client) && client.txid < target.txid) {
+          // The log is behind its own live view, which only time can mend.
+          this.#failed.add(name);
+          return;
+        }
         client = sent;
       } else {
         if (target.txid === 0) return;

@@ -86,7 +86,7 @@ function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolea
 test("a candidate with the static lease is the primary, ready at once, with a cluster id", async () => {
   const { node, calls, clusterId } = nodeWith({ isCandidate: true });
   expect(node.phase).toBe("starting");
-  node.start();
+  void node.start();
   await node.ready;
   expect(node.phase).toBe("primary");
   expect(node.role).toEqual({ isPrimary: true, primaryHostname: "primary.local" });
@@ -97,7 +97,7 @@ test("a candidate with the static lease is the primary, ready at once, with a cl
 
 test("stopping a primary: no more commits, the lease, then everything else", async () => {
   const { node, calls } = nodeWith({ isCandidate: true });
-  node.start();
+  void node.start();
   await node.ready;
   calls.length = 0;
   await node.stop();
@@ -107,7 +107,7 @@ test("stopping a primary: no more commits, the lease, then everything else", asy
 
 test("a replica is ready when its stream is, and stays ready when it breaks", async () => {
   const { node, calls, clock, observer, breakConnection } = nodeWith({ isCandidate: false });
-  node.start();
+  void node.start();
   await settle();
   expect([node.phase, node.isReady, node.replicaStatus]).toEqual(["starting", false, "connecting"]);
   observer()?.onConnected();
@@ -131,11 +131,21 @@ test("a replica is ready when its stream is, and stays ready when it breaks", as
 
 test("stopping a replica closes its stream", async () => {
   const { node, calls } = nodeWith({ isCandidate: false });
-  node.start();
+  void node.start();
   await settle();
   calls.length = 0;
   await node.stop();
   expect(calls).toEqual(["streams ended", "stream closed", "provider closed"]);
+});
+
+test("a node that cannot go on says so, and can still be stopped", async () => {
+  const { node, clusterId } = nodeWith({ isCandidate: true });
+  clusterId.ensure = () => {
+    throw new Error("disk full");
+  };
+  await expect(node.start()).rejects.toThrow("disk full");
+  await expect(node.ready).rejects.toThrow("disk full");
+  await node.stop();
 });
 
 test("a lease that cannot be had now is asked for again", async () => {
@@ -147,7 +157,7 @@ test("a lease that cannot be had now is asked for again", async () => {
       return asked === 1 ? Promise.reject(new Error("no backend")) : Promise.resolve(undefined);
     },
   });
-  node.start();
+  void node.start();
   await settle();
   expect(asked).toBe(1);
   clock.advance(1000);

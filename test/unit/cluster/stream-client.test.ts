@@ -189,6 +189,29 @@ describe("stream client", () => {
     expect(maps.map(([entry]) => entry?.position.txid)).toEqual([2, 2, 0]);
   });
 
+  test("stopping does not wait for everything that was received, only for what has begun", async () => {
+    const replica = new ReplicaHarness();
+    replica.engine.load("app.db", APP_FILES.slice(0, 1));
+    const release = Promise.withResolvers<undefined>();
+    let begun = 0;
+    replica.engine.beforeApply = () => {
+      begun += 1;
+      return release.promise;
+    };
+    const primary = await recordedPrimary(
+      Buffer.concat([...incrementals(2, 3), encodeReady()]),
+      "hold",
+    );
+    const following = replica.follow(primary.url);
+    await eventually(() => begun === 1);
+    replica.stop.abort();
+    await settle();
+    release.resolve(undefined);
+    await expect(following).rejects.toThrow();
+    expect(begun).toBe(1);
+    expect(replica.seen).toEqual(["connected", "applied app.db"]);
+  });
+
   test("a quarantined database is left alone, the others go on", async () => {
     const replica = new ReplicaHarness();
     replica.engine.beforeApply = (database) =>

@@ -8,6 +8,8 @@ import { promisify } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { detectProtocol } from "../../../src/http/listener.ts";
 import { HttpServer } from "../../../src/http/server.ts";
+import { ZERO_POSITION } from "../../../src/lib/position.ts";
+import { encodePositionMap } from "../../../src/wire/position-map.ts";
 import { createMetrics } from "../../../src/metrics/registry.ts";
 import { readCapture, stateFiles } from "../cluster/captures.ts";
 import { eventually, newEngine, settle } from "../cluster/helpers.ts";
@@ -441,6 +443,40 @@ describe("/events", () => {
     expect(node.events.subscriberCount).toBe(0);
     socket.destroy();
   });
+});
+
+test("close does not wait for idle connections", async () => {
+  const node = await serveNode(newEngine());
+  const agent = new http.Agent({ keepAlive: true });
+  onTestFinished(() => agent.destroy());
+  const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
+    http.get(`${node.url}/info`, { agent }, resolve).on("error", reject);
+  });
+  response.resume();
+  await new Promise((resolve) => response.once("end", resolve));
+  const session = http2.connect(node.url);
+  await new Promise((resolve) => session.once("connect", resolve));
+  // Longer than the test may take.
+  await node.server.close(60_000);
+});
+
+test("a position map of many databases is read", async () => {
+  const node = await serveNode(newEngine());
+  const entries = Array.from({ length: 50_000 }, (_, i) => ({
+    name: `tenant-number-${i}.db`,
+    position: ZERO_POSITION,
+  }));
+  const session = http2.connect(node.url);
+  onTestFinished(() => session.destroy());
+  const stream = session.request({ ":method": "POST", ":path": "/stream" });
+  stream.end(encodePositionMap(entries));
+  let received = 0;
+  stream.on("error", () => undefined);
+  stream.on("data", (chunk: Buffer) => {
+    received += chunk.length;
+  });
+  // Every one of them is unknown here, which takes a frame each.
+  await eventually(() => received > 50_000 * 20);
 });
 
 test("close ends an open stream with an End frame and resolves soon", async () => {
