@@ -104,6 +104,9 @@ export class DualProtocolListener {
       if (protocol === "incomplete") return;
       stop();
       this.#undecided.delete(socket);
+      // A client of HTTP/1 may close its side after the request and still wants the answer. A peer
+      // of HTTP/2 that closes has left, and what is being sent to it must end.
+      socket.allowHalfOpen = protocol === "http1";
       socket.unshift(head);
       this.#options[protocol].emit("connection", socket);
     };

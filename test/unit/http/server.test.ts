@@ -445,6 +445,36 @@ describe("/events", () => {
   });
 });
 
+test("a replica that leaves in the middle of a snapshot frees it", async () => {
+  const engine = newEngine(1);
+  const pages = Array.from({ length: 100 }, (_, i) => ({
+    pgno: i + 1,
+    data: new Uint8Array(65536).map((_byte, at) => (at * (i + 7)) % 251),
+  }));
+  engine.commit("big.db", pages, 100);
+  const node = await serveNode(engine);
+  const session = http2.connect(node.url);
+  const stream = session.request({ ":method": "POST", ":path": "/stream" });
+  stream.on("error", () => undefined);
+  stream.end(Uint8Array.of(0, 0, 0, 0));
+  await new Promise((resolve) => stream.once("response", resolve));
+  stream.pause();
+  await eventually(() => engine.openSnapshots === 1);
+  session.destroy();
+  await eventually(() => node.streams.sessionCount === 0);
+  expect(engine.openSnapshots).toBe(0);
+});
+
+test("a client of HTTP/1 may close its side before the answer", async () => {
+  const node = await serveNode(newEngine());
+  const socket = net.connect({ port: node.port, host: "127.0.0.1", allowHalfOpen: true });
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+  socket.end("GET /info HTTP/1.1\r\nHost: x\r\n\r\n");
+  await new Promise((resolve) => socket.once("end", resolve));
+  expect(Buffer.concat(chunks).toString()).toMatch(/^HTTP\/1\.1 200 /);
+});
+
 test("close does not wait for idle connections", async () => {
   const node = await serveNode(newEngine());
   const agent = new http.Agent({ keepAlive: true });
