@@ -19,6 +19,8 @@ export interface FileNode {
   lookups: number;
   /** Open descriptors of applications. */
   opens: number;
+  /** Its name is gone; what is still written to it nobody can read again. */
+  isUnlinked: boolean;
 }
 
 /**

@@ -211,7 +211,11 @@ export class LitefsFileSystem implements FuseHandler {
     }
     const outcome = entry.db.unlink(parsed.file);
     if (outcome === "ok") {
-      if (parsed.file !== "database") entry.nodes.delete(parsed.file);
+      if (parsed.file !== "database") {
+        const node = entry.nodes.get(parsed.file);
+        if (node !== undefined) node.isUnlinked = true;
+        entry.nodes.delete(parsed.file);
+      }
       if (parsed.file === "shm" || parsed.file === "wal") entry.local.forgetIndex();
       if (parsed.file === "database") {
         for (const kind of ["journal", "wal", "shm"] as const) entry.db.kernel.invalidateName(kind);
@@ -287,6 +291,7 @@ export class LitefsFileSystem implements FuseHandler {
   }
 
   #truncate(node: FileNode, sizeBytes: number): Outcome {
+    if (node.isUnlinked) return "ok";
     if (node.files !== node.entry.db.files) {
       node.files.get(node.kind)?.truncate(sizeBytes);
       return "ok";
@@ -363,7 +368,9 @@ export class LitefsFileSystem implements FuseHandler {
     }
     const { entry, kind } = node;
     let outcome: Outcome = "ok";
-    if (node.files !== entry.db.files) {
+    if (node.isUnlinked) {
+      // SQLite removes -shm before it unmaps it, and the kernel writes the mapping back after.
+    } else if (node.files !== entry.db.files) {
       node.files.get(kind)?.writeAt(data, dataStart, size, offset);
     } else {
       outcome = entry.db.write(kind, offset, data, dataStart, size);
@@ -662,6 +669,7 @@ export class LitefsFileSystem implements FuseHandler {
       locks: new LockTable(),
       lookups: 0,
       opens: 0,
+      isUnlinked: false,
     };
     this.#nodes.set(node.id, node);
     return node;

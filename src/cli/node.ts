@@ -1,0 +1,308 @@
+import { randomBytes } from "node:crypto";
+import * as fs from "node:fs";
+import { ClusterIdStore } from "../cluster/cluster-id.ts";
+import { ClusterNode } from "../cluster/cluster-node.ts";
+import { EventHub } from "../cluster/events.ts";
+import { openHttp2Stream } from "../cluster/replication/http2-transport.ts";
+import { LagTracker } from "../cluster/replication/lag.ts";
+import { StreamClient } from "../cluster/replication/stream-client.ts";
+import { StreamServer } from "../cluster/replication/stream-server.ts";
+import type { Config } from "../config/config.ts";
+import { MountClient } from "../filesystem/mount-client.ts";
+import { mountFuse, unmountStale } from "../fuse/mount.ts";
+import type { FuseMount } from "../fuse/mount.ts";
+import { HttpServer } from "../http/server.ts";
+import { StaticLeaseProvider } from "../lease/static.ts";
+import { systemClock } from "../lib/clock.ts";
+import { errorText } from "../lib/errors.ts";
+import { createLogger } from "../lib/log.ts";
+import type { Logger } from "../lib/log.ts";
+import { createMetrics } from "../metrics/registry.ts";
+import { claimDataDirectory } from "./data-directory.ts";
+import type { DataDirectoryClaim } from "./data-directory.ts";
+import { planExec } from "./exec-plan.ts";
+import { EXIT_FAILURE, EXIT_FATAL, EXIT_OK } from "./exit-codes.ts";
+import { parseListenAddress } from "./listen-address.ts";
+import type { RunNode, RunNodeOptions } from "./run-node-type.ts";
+import { FORWARDED_SIGNALS, Supervisor } from "./supervisor.ts";
+
+const HEARTBEAT_INTERVAL_MS = 1_000;
+const STREAM_READ_TIMEOUT_MS = 5_000;
+const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
+/** How often `.lag` is brought up to date. */
+const LAG_REFRESH_MS = 100;
+
+/** Runs a node until it is told to stop or its child ends; resolves to the exit code. */
+export const runNode: RunNode = async (config, options) => {
+  const logger = createLogger(config.log, (line) => fs.writeSync(2, line));
+  const node = new Node(config, options, logger);
+  return await node.run();
+};
+
+/** Everything a node consists of, in the order in which it starts; it stops the other way round. */
+class Node {
+  readonly #config: Config;
+  readonly #options: RunNodeOptions;
+  readonly #logger: Logger;
+  readonly #nodeId = randomBytes(8).readBigUInt64BE(0);
+  readonly #supervisor: Supervisor;
+  readonly #fatal = Promise.withResolvers<number>();
+  readonly #stopRequested = Promise.withResolvers<void>();
+  readonly #timers: NodeJS.Timeout[] = [];
+  #claim: DataDirectoryClaim | undefined;
+  #engine: MountClient | undefined;
+  #mount: FuseMount | undefined;
+  #http: HttpServer | undefined;
+  #cluster: ClusterNode | undefined;
+  #onSignal: ((name: NodeJS.Signals) => void) | undefined;
+
+  constructor(config: Config, options: RunNodeOptions, logger: Logger) {
+    this.#config = config;
+    this.#options = options;
+    this.#logger = logger;
+    this.#supervisor = new Supervisor({ logger, env: options.env });
+  }
+
+  async run(): Promise<number> {
+    this.#listenToSignals();
+    const onExit = (): void => this.#engine?.requestStop();
+    process.on("exit", onExit);
+    try {
+      const code = await this.#startAndServe();
+      await this.#stop();
+      this.#logger.info("litefs shut down complete");
+      return code;
+    } catch (error) {
+      this.#logger.error(errorText(error));
+      await this.#stop();
+      return EXIT_FAILURE;
+    } finally {
+      process.off("exit", onExit);
+      for (const name of FORWARDED_SIGNALS) {
+        if (this.#onSignal !== undefined) process.off(name, this.#onSignal);
+      }
+    }
+  }
+
+  async #startAndServe(): Promise<number> {
+    const started = this.#start().then(() => undefined);
+    const ended = Promise.race([
+      this.#fatal.promise,
+      this.#stopRequested.promise.then(() => EXIT_OK),
+    ]);
+    try {
+      const early = await Promise.race([started, ended]);
+      if (early !== undefined) return early;
+    } catch (error) {
+      if (this.#config.exitOnError) throw error;
+      this.#logger.error("cannot start, staying alive for inspection (exit-on-error is false)", {
+        error: errorText(error),
+      });
+      return await ended;
+    }
+    return await Promise.race([ended, this.#supervise()]);
+  }
+
+  async #start(): Promise<void> {
+    const { config } = { config: this.#config };
+    const logger = this.#logger;
+    this.#claim = await claimDataDirectory(config.data.dir);
+    const clusterId = ClusterIdStore.open(config.data.dir);
+    if (!this.#options.skipUnmount && (await unmountStale(config.fuse.dir))) {
+      logger.info("unmounted what a predecessor left", { dir: config.fuse.dir });
+    }
+    const engine = new MountClient({
+      dataDirectory: config.data.dir,
+      nodeId: this.#nodeId,
+      role: { isPrimary: false, primaryHostname: undefined },
+      logger,
+      log: config.log,
+      onFatal: (error) => {
+        logger.error("the mount thread failed", { error: errorText(error) });
+        this.#fatal.resolve(EXIT_FATAL);
+      },
+    });
+    this.#engine = engine;
+    await engine.open();
+    const parts = this.#compose(engine, clusterId);
+    this.#http = await HttpServer.start(parts.http);
+    logger.info("http server listening on", { addr: config.http.addr });
+    fs.mkdirSync(config.fuse.dir, { recursive: true });
+    this.#mount = await mountFuse({
+      directory: config.fuse.dir,
+      fsname: "litefs",
+      allowOther: config.fuse.allowOther,
+      logger,
+    });
+    await engine.serve(this.#mount.fd, this.#mount.mountPoint);
+    logger.info(`LiteFS mounted to: ${this.#mount.mountPoint}`);
+    void engine.ended.then(() => this.#unexpectedEnd());
+    this.#startTimers(engine, parts.lag);
+    parts.cluster.start();
+    this.#cluster = parts.cluster;
+    if (config.skipSync) return;
+    logger.info("waiting to connect to cluster");
+    await parts.cluster.ready;
+    logger.info("connected to cluster, ready");
+  }
+
+  /** Somebody unmounted the directory behind our back, or the session broke. */
+  #unexpectedEnd(): void {
+    if (this.#mount === undefined) return;
+    this.#logger.error("the mount has ended; litefs shuts down");
+    this.#fatal.resolve(EXIT_FAILURE);
+  }
+
+  #compose(
+    engine: MountClient,
+    clusterId: ClusterIdStore,
+  ): { cluster: ClusterNode; lag: LagTracker; http: Parameters<typeof HttpServer.start>[0] } {
+    const config = this.#config;
+    const log = this.#logger;
+    const nodeId = this.#nodeId.toString(16).toUpperCase().padStart(16, "0");
+    const clock = systemClock;
+    const lag = new LagTracker({ clock, heartbeatIntervalMs: HEARTBEAT_INTERVAL_MS });
+    const streams = new StreamServer({
+      engine,
+      nodeId: this.#nodeId,
+      clock,
+      log,
+      compress: config.data.compress,
+      heartbeatIntervalMs: HEARTBEAT_INTERVAL_MS,
+      snapshotTimeoutMs: config.http.snapshotTimeoutMs || config.data.retentionMs,
+    });
+    const client = new StreamClient({
+      engine,
+      nodeId,
+      clusterId,
+      clock,
+      log,
+      lag,
+      openStream: openHttp2Stream,
+      filter: config.lease.databases.length > 0 ? new Set(config.lease.databases) : undefined,
+      readTimeoutMs: STREAM_READ_TIMEOUT_MS,
+      maxBufferedBytes: MAX_BUFFERED_BYTES,
+    });
+    const { hostname, advertiseUrl, candidate } = config.lease;
+    const events: EventHub = new EventHub(engine, () => cluster.role, log);
+    const cluster: ClusterNode = new ClusterNode({
+      engine,
+      lease: new StaticLeaseProvider({ candidate, hostname, advertiseUrl }),
+      clusterId,
+      streams,
+      client,
+      lag,
+      clock,
+      log,
+      random: Math.random,
+      reconnectDelayMs: config.lease.reconnectDelayMs,
+      onRoleChange: () => events.roleChanged(),
+    });
+    const metrics = createMetrics({
+      databases: engine.databases,
+      isPrimary: () => cluster.role.isPrimary,
+      lagMs: () => lag.lagMs(),
+      streamCount: () => streams.sessionCount,
+      subscriberCount: () => streams.sessionCount + events.subscriberCount,
+      sentFrames: () => streams.sentFrames,
+      applyLatencyMs: () => cluster.applyLatencyMs,
+    });
+    const node = {
+      nodeId,
+      isCandidate: candidate,
+      dataDirectory: config.data.dir,
+      engine,
+      streams,
+      events,
+      metrics,
+      log,
+      clusterId: () => clusterId.current,
+      role: () => cluster.role,
+      isReady: () => cluster.isReady,
+      lagMs: () => lag.lagMs(),
+    };
+    return { cluster, lag, http: { address: parseListenAddress(config.http.addr), node } };
+  }
+
+  #startTimers(engine: MountClient, lag: LagTracker): void {
+    const { retentionMs, retentionMonitorIntervalMs } = this.#config.data;
+    this.#timers.push(
+      setInterval(() => {
+        engine.lagMs = lag.lagMs();
+      }, LAG_REFRESH_MS),
+    );
+    if (retentionMs <= 0 || retentionMonitorIntervalMs <= 0) return;
+    this.#timers.push(
+      setInterval(() => {
+        engine.enforceRetention(Date.now() - retentionMs).catch((error: unknown) => {
+          this.#logger.warn("retention failed", { error: errorText(error) });
+        });
+      }, retentionMonitorIntervalMs),
+    );
+  }
+
+  /** Runs the application; resolves when it has ended. Without one the node just stays. */
+  async #supervise(): Promise<number> {
+    const plan = planExec({
+      exec: this.#config.exec,
+      command: this.#options.command,
+      isCandidate: this.#config.lease.candidate,
+      logger: this.#logger,
+    });
+    const failed = await this.#supervisor.run(plan);
+    if (failed !== undefined) {
+      this.#logger.error("a command of exec failed, litefs shuts down", { exitCode: failed });
+      return failed;
+    }
+    if (plan.background === undefined) return await this.#fatal.promise;
+    const code = await this.#supervisor.exited;
+    return this.#supervisor.isStopping ? EXIT_OK : code;
+  }
+
+  #listenToSignals(): void {
+    const onSignal = (name: NodeJS.Signals): void => {
+      const ends = name === "SIGINT" || name === "SIGTERM";
+      if (ends) this.#logger.info("signal received, litefs shutting down", { signal: name });
+      this.#supervisor.signal(name);
+      // A running child decides when it is over; without one there is nothing to wait for.
+      if (ends && !this.#supervisor.isBackgroundRunning) this.#stopRequested.resolve();
+    };
+    this.#onSignal = onSignal;
+    for (const name of FORWARDED_SIGNALS) process.on(name, onSignal);
+  }
+
+  /** The lease goes first, so that another node can take over while the rest is tidied up. */
+  async #stop(): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer);
+    const mount = this.#mount;
+    this.#mount = undefined;
+    await this.#attempt("release the lease", async () => await this.#cluster?.stop());
+    await this.#attempt("stop the http server", async () => await this.#http?.close());
+    const engine = this.#engine;
+    if (engine !== undefined) {
+      if (mount !== undefined) {
+        await this.#attempt("unmount", async () => {
+          await engine.unpin();
+          const how = await mount.unmount();
+          // Whoever still has files open there keeps the session alive; it ends with us.
+          if (how === "detached") {
+            engine.requestStop();
+            await mount.abort();
+          }
+          await engine.ended;
+          await mount.close();
+        });
+      }
+      await this.#attempt("stop the mount thread", async () => await engine.close());
+    }
+    await this.#attempt("release the data directory", async () => await this.#claim?.release());
+  }
+
+  async #attempt(what: string, action: () => Promise<unknown>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      this.#logger.error(`cannot ${what}`, { error: errorText(error) });
+    }
+  }
+}
