@@ -1,4 +1,4 @@
-import type { DatabaseState } from "../../database/engine.ts";
+import type { DatabaseState, LogRead } from "../../database/engine.ts";
 import { errorText } from "../../lib/errors.ts";
 import { positionsEqual, ZERO_POSITION } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
@@ -16,6 +16,7 @@ import type { SentFrameType, StreamRequest, StreamServerOptions } from "./stream
 
 /** Log bytes asked for at once: many small transactions, or one that may be larger. */
 const LOG_READ_BYTES = 1024 * 1024;
+const LOG_UNAVAILABLE: LogRead = { kind: "unavailable" };
 
 export interface SessionControl {
   /** End cleanly. */
@@ -153,14 +154,16 @@ export class StreamSession {
     while (!this.#interrupted.aborted) {
       // Whether the log can continue what the replica has is the engine's word, not a comparison
       // with the live view, which may be a moment older than what was already sent.
-      const sent = client.txid === 0 ? undefined : await this.#sendLog(name, client);
-      if (sent !== undefined) {
-        if (positionsEqual(sent, client) && client.txid < target.txid) {
+      const read = client.txid === 0 ? LOG_UNAVAILABLE : await this.#readLog(name, client);
+      if (read === undefined) return;
+      if (read.kind === "transactions") {
+        if (read.ltx.length === 0 && client.txid < target.txid) {
           // The log is behind its own live view, which only time can mend.
           this.#failed.add(name);
           return;
         }
-        client = sent;
+        await this.#sendLog(name, read.ltx);
+        client = read.end;
       } else {
         if (target.txid === 0) return;
         const copied = await this.#sendSnapshot(name);
@@ -172,19 +175,24 @@ export class StreamSession {
     }
   }
 
-  /** The position after the batch; undefined when a snapshot is needed. */
-  async #sendLog(name: string, after: Position): Promise<Position | undefined> {
-    const read = await this.#options.engine.readLog(name, after, LOG_READ_BYTES);
-    if (read.kind === "unavailable") return undefined;
+  /** Undefined when it failed, which delays only this database. */
+  async #readLog(name: string, after: Position): Promise<LogRead | undefined> {
+    try {
+      return await this.#options.engine.readLog(name, after, LOG_READ_BYTES);
+    } catch (error) {
+      this.#retryLater(name, "cannot read log for replica", error);
+      return undefined;
+    }
+  }
+
+  async #sendLog(name: string, batch: readonly Uint8Array[]): Promise<void> {
+    if (batch.length === 0) return;
     // Backups are not kept by this node, so nothing below is safe to forget: high-water mark 0.
     const hwm = encodeHwm(name, 0);
     const frames: Uint8Array[] = [];
-    for (const ltx of read.ltx) frames.push(encodeLtxFrame(name, ltx), hwm);
-    if (frames.length > 0) {
-      this.#control.onFramesSent(name, "ltx", read.ltx.length);
-      await this.#send(Buffer.concat(frames));
-    }
-    return read.end;
+    for (const ltx of batch) frames.push(encodeLtxFrame(name, ltx), hwm);
+    this.#control.onFramesSent(name, "ltx", batch.length);
+    await this.#send(Buffer.concat(frames));
   }
 
   /** The position of the copy; undefined when it could not be made, which only delays this one. */
@@ -194,8 +202,7 @@ export class StreamSession {
     try {
       reader = await engine.openSnapshot(name);
     } catch (error) {
-      log.error("cannot open snapshot for replica", { db: name, error: errorText(error) });
-      this.#failed.add(name);
+      this.#retryLater(name, "cannot open snapshot for replica", error);
       return undefined;
     }
     try {
@@ -227,6 +234,11 @@ export class StreamSession {
       db: name,
     });
     return true;
+  }
+
+  #retryLater(name: string, message: string, error: unknown): void {
+    this.#options.log.error(message, { db: name, error: errorText(error) });
+    this.#failed.add(name);
   }
 
   async #send(bytes: Uint8Array): Promise<void> {

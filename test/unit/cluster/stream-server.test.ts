@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { StreamServerOptions } from "../../../src/cluster/replication/stream-server.ts";
 import { LitefsError } from "../../../src/lib/errors.ts";
-import { decodePositionMap } from "../../../src/wire/position-map.ts";
+import { decodePositionMap, encodePositionMap } from "../../../src/wire/position-map.ts";
 import type { FakeEngine } from "../../support/fake-engine.ts";
 import { byDatabase, loadState2, plainFrames, readCapture, stateFiles } from "./captures.ts";
 import { FakeClock, MemorySink, newEngine, newStreamServer, settle } from "./helpers.ts";
@@ -235,6 +235,35 @@ describe("stream server", () => {
     const frames = plainFrames(sink.bytes);
     expect(frames.map((frame) => frame["name"])).not.toContain("app.db");
     expect(frames.map(({ type }) => type)).toContain("ready");
+    server.endAll();
+    await ended;
+  });
+
+  test("a database that cannot be read delays only itself, and is tried again", async () => {
+    const engine = state2();
+    const openSnapshot = engine.openSnapshot.bind(engine);
+    const readLog = engine.readLog.bind(engine);
+    let isBroken = true;
+    engine.openSnapshot = (name) =>
+      isBroken && name === "app.db"
+        ? Promise.reject(new Error("input/output error"))
+        : openSnapshot(name);
+    engine.readLog = (name, after, maxBytes) =>
+      isBroken && name === "second.db"
+        ? Promise.reject(new Error("input/output error"))
+        : readLog(name, after, maxBytes);
+    const { sink, clock, server, ended } = connect(engine, {
+      map: encodePositionMap([
+        { name: "second.db", position: { txid: 3, checksum: 0x80f6fdac456b1698n } },
+      ]),
+    });
+    await settle();
+    const names = (): unknown[] => plainFrames(sink.bytes).flatMap(({ name }) => name ?? []);
+    expect(names()).toEqual(["deleted.db"]);
+    isBroken = false;
+    clock.advance(1000);
+    await settle();
+    expect(names()).toEqual(["deleted.db", "app.db", "second.db", "second.db"]);
     server.endAll();
     await ended;
   });
