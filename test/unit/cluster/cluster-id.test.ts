@@ -2,7 +2,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { expect, test } from "vitest";
 import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
-import { temporaryDirectory } from "./helpers.ts";
+import { temporaryDirectory } from "./stand-ins.ts";
 
 const ID = "LFSC00000000000000AB";
 const random = (): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0xab);

@@ -6,7 +6,7 @@ import { LagTracker } from "../../../src/cluster/replication/lag.ts";
 import type { StreamObserver } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamEnd } from "../../../src/cluster/replication/stream-reception.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
-import { FakeClock, newEngine, newStreamServer, settle, temporaryDirectory } from "./helpers.ts";
+import { FakeClock, newEngine, newStreamServer, settle, temporaryDirectory } from "./stand-ins.ts";
 
 const PRIMARY = { hostname: "primary.local", advertiseUrl: "http://primary:20202" };
 

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { LagTracker, NEVER_SYNCED_LAG_MS } from "../../../src/cluster/replication/lag.ts";
-import { FakeClock } from "./helpers.ts";
+import { FakeClock } from "./stand-ins.ts";
 
 type Step =
   | { readonly do: "connect" | "caught-up" | "frame" | "disconnect" | "receive" | "apply" }

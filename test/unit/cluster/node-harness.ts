@@ -12,7 +12,7 @@ import { HttpServer } from "../../../src/http/server.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import type { FakeEngine } from "../../support/fake-engine.ts";
-import { newEngine, newStreamServer, temporaryDirectory } from "./helpers.ts";
+import { newEngine, newStreamServer, temporaryDirectory } from "./stand-ins.ts";
 
 export const PRIMARY_ID = "00000000000000A1";
 export const REPLICA_ID = "00000000000000B2";

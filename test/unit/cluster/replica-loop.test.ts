@@ -5,7 +5,7 @@ import { ReplicaLoop } from "../../../src/cluster/replication/replica-loop.ts";
 import type { StreamObserver } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamEnd } from "../../../src/cluster/replication/stream-reception.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
-import { FakeClock, settle } from "./helpers.ts";
+import { FakeClock, settle } from "./stand-ins.ts";
 
 type Connection = (observer: StreamObserver, signal: AbortSignal) => Promise<StreamEnd>;
 

@@ -14,7 +14,7 @@ import {
 } from "../../../src/wire/stream-encoder.ts";
 import { FakeEngine } from "../../support/fake-engine.ts";
 import { readCapture, stateFiles } from "./captures.ts";
-import { eventually, FakeClock, newEngine, settle, temporaryDirectory } from "./helpers.ts";
+import { eventually, FakeClock, newEngine, settle, temporaryDirectory } from "./stand-ins.ts";
 import { CLUSTER_ID, ReplicaHarness, serveNode } from "./node-harness.ts";
 
 /** A primary that answers every request with the given bytes and then does as it is told. */

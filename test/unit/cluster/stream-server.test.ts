@@ -4,7 +4,7 @@ import { LitefsError } from "../../../src/lib/errors.ts";
 import { decodePositionMap, encodePositionMap } from "../../../src/wire/position-map.ts";
 import type { FakeEngine } from "../../support/fake-engine.ts";
 import { byDatabase, loadState2, plainFrames, readCapture, stateFiles } from "./captures.ts";
-import { FakeClock, MemorySink, newEngine, newStreamServer, settle } from "./helpers.ts";
+import { FakeClock, MemorySink, newEngine, newStreamServer, settle } from "./stand-ins.ts";
 
 /** A server with one connected replica. */
 function connect(

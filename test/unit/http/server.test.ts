@@ -12,7 +12,7 @@ import { ZERO_POSITION } from "../../../src/lib/position.ts";
 import { encodePositionMap } from "../../../src/wire/position-map.ts";
 import { createMetrics } from "../../../src/metrics/registry.ts";
 import { readCapture, stateFiles } from "../cluster/captures.ts";
-import { eventually, newEngine, settle } from "../cluster/helpers.ts";
+import { eventually, newEngine, settle } from "../cluster/stand-ins.ts";
 import { CLUSTER_ID, PRIMARY_ID, serveNode } from "../cluster/node-harness.ts";
 import type { ServedNode } from "../cluster/node-harness.ts";
 
