@@ -100,12 +100,17 @@ export class ClusterNode {
    * before that the engine must have stopped committing, or two nodes might.
    */
   async stop(): Promise<void> {
-    const { engine, streams, lease } = this.#options;
+    const { engine, streams, lease, log } = this.#options;
     const wasPrimary = this.#phase === "primary";
     this.#transition("stop");
     if (wasPrimary) {
       this.#role = { isPrimary: false, primaryHostname: undefined };
-      await engine.setRole(this.#role);
+      try {
+        await engine.setRole(this.#role);
+      } catch (error) {
+        // An engine that no longer answers commits nothing either; the lease must not outlive it.
+        log.error("cannot tell the engine to stop committing", { error: errorText(error) });
+      }
     }
     await this.#lease?.close();
     this.#lease = undefined;

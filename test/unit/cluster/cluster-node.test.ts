@@ -78,6 +78,7 @@ function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolea
     calls,
     clock,
     clusterId,
+    engine,
     observer: () => observer,
     breakConnection: () => connection?.reject(new Error("broken")),
   };
@@ -103,6 +104,16 @@ test("stopping a primary: no more commits, the lease, then everything else", asy
   await node.stop();
   expect(calls).toEqual(["role replica -", "lease closed", "streams ended", "provider closed"]);
   expect(node.phase).toBe("stopping");
+});
+
+test("a dead engine does not keep the lease from being given up", async () => {
+  const { node, calls, engine } = nodeWith({ isCandidate: true });
+  void node.start();
+  await node.ready;
+  calls.length = 0;
+  engine.setRole = () => Promise.reject(new Error("the mount thread has ended"));
+  await node.stop();
+  expect(calls).toEqual(["lease closed", "streams ended", "provider closed"]);
 });
 
 test("a replica is ready when its stream is, and stays ready when it breaks", async () => {
