@@ -1,5 +1,4 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { once } from "node:events";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -22,7 +21,8 @@ class Observed {
     spawn: (command, args, options) => {
       const child = spawn(command, args, { ...options, stdio: ["ignore", "pipe", "inherit"] });
       child.stdout?.on("data", (data) => this.#onOutput(String(data)));
-      this.#closed.push(once(child, "close"));
+      // A child that cannot be started emits an error, which is the supervisor's to handle.
+      this.#closed.push(new Promise((resolve) => child.once("close", resolve)));
       this.children.push(child);
       return child;
     },
