@@ -220,6 +220,7 @@ class Node {
       role: () => cluster.role,
       isReady: () => cluster.isReady,
       lagMs: () => lag.lagMs(),
+      fuseRequestCounts: () => engine.requestCounts(),
     };
     return { cluster, lag, http: { address: parseListenAddress(config.http.addr), node } };
   }

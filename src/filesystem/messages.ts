@@ -1,4 +1,5 @@
 import type { MessagePort } from "node:worker_threads";
+import { REQUEST_COUNTS_BYTES } from "../fuse/request-counts.ts";
 import type { ApplyResult, DatabaseState, VerifyResult } from "../database/engine.ts";
 
 /** What the mount thread is started with. */
@@ -107,4 +108,6 @@ export const SHARED = {
   /** Milliseconds behind the primary, for `.lag`. */
   lagMs: 5,
 } as const;
-export const SHARED_BYTES = 32;
+/** Behind the words: the requests of the kernel, counted by the mount thread. */
+export const SHARED_REQUEST_COUNTS_OFFSET_BYTES = 32;
+export const SHARED_BYTES: number = SHARED_REQUEST_COUNTS_OFFSET_BYTES + REQUEST_COUNTS_BYTES;

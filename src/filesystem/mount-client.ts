@@ -16,9 +16,10 @@ import { LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Position } from "../lib/position.ts";
 import { writeNotification } from "../fuse/notify.ts";
+import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { LAG_NODE_ID } from "./litefs-file-system.ts";
-import { SHARED, SHARED_BYTES } from "./messages.ts";
+import { SHARED, SHARED_BYTES, SHARED_REQUEST_COUNTS_OFFSET_BYTES } from "./messages.ts";
 import type {
   DatabaseUpdate,
   MountEvent,
@@ -55,6 +56,10 @@ export class MountClient implements Engine {
   readonly databases: Map<string, DatabaseUpdate> = new Map<string, DatabaseUpdate>();
   readonly #options: MountClientOptions;
   readonly #words = new Int32Array(new SharedArrayBuffer(SHARED_BYTES));
+  readonly #requestCounts = new RequestCounts(
+    this.#words.buffer,
+    SHARED_REQUEST_COUNTS_OFFSET_BYTES,
+  );
   readonly #wakeMessage = wakeMessage(LAG_NODE_ID);
   readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
   readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
@@ -74,6 +79,11 @@ export class MountClient implements Engine {
   /** Resolves when the session has ended, for whatever reason. */
   get ended(): Promise<"unmounted" | "stopped"> {
     return this.#ended.promise;
+  }
+
+  /** The kernel's requests since the start, by name. */
+  requestCounts(): Record<string, number> {
+    return this.#requestCounts.toObject();
   }
 
   /** Starts the threads and opens all databases. Rejects when the data directory is unusable. */

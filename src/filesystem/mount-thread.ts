@@ -3,12 +3,13 @@ import * as path from "node:path";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { assert } from "../lib/assert.ts";
 import { createLogger } from "../lib/log.ts";
+import { RequestCounts } from "../fuse/request-counts.ts";
 import { FuseSession } from "../fuse/session.ts";
 import { writeNotification } from "../fuse/notify.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { DatabaseService } from "./database-service.ts";
 import { LAG_NODE_ID } from "./litefs-file-system.ts";
-import { SHARED } from "./messages.ts";
+import { SHARED, SHARED_REQUEST_COUNTS_OFFSET_BYTES } from "./messages.ts";
 import type { MountEvent, MountRequest, MountThreadData, NotificationBatch } from "./messages.ts";
 
 /*
@@ -68,7 +69,12 @@ service.openAll(path.join(data.dataDirectory, "dbs"));
 port.once("message", (request: MountRequest) => {
   assert(request.type === "serve", "the first message starts the session");
   deviceFd = request.fd;
-  const session = new FuseSession({ fd: request.fd, handler: service.fileSystem, logger });
+  const session = new FuseSession({
+    fd: request.fd,
+    handler: service.fileSystem,
+    logger,
+    requestCounts: new RequestCounts(data.shared, SHARED_REQUEST_COUNTS_OFFSET_BYTES),
+  });
   service.onStop = () => session.stop();
   const how = session.run();
   service.close();

@@ -16,6 +16,7 @@ import type { FuseHandler } from "./handler.ts";
 import { type InitResult, FuseProtocolError, negotiate } from "./init.ts";
 import { FuseReplies } from "./replies.ts";
 import { IN_HEADER_BYTES, RequestBuffer } from "./request.ts";
+import { RequestCounts } from "./request-counts.ts";
 
 export interface FuseSessionOptions {
   /** /dev/fuse, as mountFuse opened it. Stays the caller's. */
@@ -26,6 +27,8 @@ export interface FuseSessionOptions {
   readonly maxWrite?: number;
   /** Every fcntl lock comes to the handler (default), or the kernel keeps them all. */
   readonly posixLocks?: boolean;
+  /** Where to count the requests served. */
+  readonly requestCounts?: RequestCounts;
 }
 
 export type FuseSessionEnd = "unmounted" | "stopped";
@@ -44,6 +47,7 @@ export class FuseSession extends FuseReplies {
   readonly #maxWrite: number;
   readonly #posixLocks: boolean;
   readonly #request: RequestBuffer;
+  readonly #requestCounts: RequestCounts;
   #initResult: InitResult | undefined;
   #stopRequested = false;
 
@@ -60,6 +64,7 @@ export class FuseSession extends FuseReplies {
     this.#maxWrite = maxWrite;
     this.#posixLocks = options.posixLocks ?? true;
     this.#request = new RequestBuffer(maxWrite);
+    this.#requestCounts = options.requestCounts ?? new RequestCounts();
   }
 
   /** What was agreed on with the kernel; undefined before the first request. */
@@ -74,6 +79,7 @@ export class FuseSession extends FuseReplies {
       const length = this.#receive();
       if (length === 0) return "unmounted";
       request.decodeHeader(length);
+      this.#requestCounts.add(request.opcode);
       this.#serve(request);
     }
     return "stopped";

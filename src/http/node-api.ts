@@ -20,6 +20,8 @@ export interface NodeApi {
   /** True once the node has served, or received, a complete set of databases. */
   isReady(): boolean;
   lagMs(): number;
+  /** Requests of the kernel to the mount since the start, by name. */
+  fuseRequestCounts(): Readonly<Record<string, number>>;
 }
 
 export interface MetricsSource {

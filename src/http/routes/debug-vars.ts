@@ -3,7 +3,7 @@ import { formatChecksum, formatTxid } from "../../lib/position.ts";
 import type { NodeApi } from "../node-api.ts";
 import { sendJson } from "../replies.ts";
 
-/** /debug/vars: the state of the node under the key `store`, for people and scripts. */
+/** /debug/vars: the node under `store`, the requests of its mount under `fuse`; for scripts. */
 export function registerDebugVars(app: FastifyInstance, node: NodeApi): void {
   app.all("/debug/vars", (_request, reply) => {
     const dbs: Record<string, unknown> = {};
@@ -23,6 +23,7 @@ export function registerDebugVars(app: FastifyInstance, node: NodeApi): void {
     const { isPrimary } = node.role();
     return sendJson(reply, 200, {
       memory: process.memoryUsage(),
+      fuse: node.fuseRequestCounts(),
       store: { isPrimary, candidate: node.isCandidate, dbs },
     });
   });

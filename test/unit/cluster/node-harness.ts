@@ -57,6 +57,7 @@ export async function serveNode(
     role: () => node.role,
     isReady: () => changes.isReady ?? true,
     lagMs: () => 0,
+    fuseRequestCounts: () => ({ LOOKUP: 3, WRITE: 2 }),
   };
   const server = await HttpServer.start({
     address: { host: "127.0.0.1", port: 0 },

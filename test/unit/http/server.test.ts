@@ -251,7 +251,9 @@ describe("routes", () => {
 
   test("/debug/vars has every database under store", async () => {
     const node = await serveNode(loadedEngine());
-    const { store } = JSON.parse((await request(node, "GET", "/debug/vars")).body.toString());
+    const vars = JSON.parse((await request(node, "GET", "/debug/vars")).body.toString());
+    const { store, fuse } = vars;
+    expect(fuse).toEqual({ LOOKUP: 3, WRITE: 2 });
     expect(store).toMatchObject({
       isPrimary: true,
       candidate: true,
