@@ -46,6 +46,13 @@ export interface MountClientOptions {
 type WithoutId<T> = T extends { id: number } ? Omit<T, "id"> : never;
 type Call = WithoutId<MountRequest>;
 
+/**
+ * Of open(2), missing in Node: holds the file without opening it. A real descriptor would be
+ * flushed when the process is killed, by a request that nobody is left to answer, and the process
+ * would stay half dead with its mount and its locks.
+ */
+const O_PATH = 0o10000000;
+
 const WORKER_EXTENSION = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
 
 /**
@@ -133,7 +140,7 @@ export class MountClient implements Engine {
   /** Begins to serve a mount. Messages flow once one file of it is held open. */
   async serve(deviceFd: number, mountPoint: string): Promise<void> {
     this.#worker?.postMessage({ type: "serve", fd: deviceFd } satisfies MountRequest);
-    this.#pin = await fs.promises.open(path.join(mountPoint, LAG_NAME), "r");
+    this.#pin = await fs.promises.open(path.join(mountPoint, LAG_NAME), O_PATH);
     // From here on the kernel knows the inode that wake-ups go through.
     this.#deviceFd = deviceFd;
     this.#wake();
