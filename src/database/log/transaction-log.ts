@@ -200,7 +200,8 @@ export class TransactionLog {
   /** Everything appended so far survives a power cut when this returns. */
   sync(): void {
     if (!this.#dirty) return;
-    this.#openForAppend().sync();
+    // Not #openForAppend: a full segment is synced before, and because, it is followed by a new one.
+    this.#openLast().sync();
     this.#dirty = false;
   }
 
@@ -287,6 +288,10 @@ export class TransactionLog {
     } else if (this.#endOffset >= SEGMENT_MAX_BYTES && last.firstTxid <= this.txid) {
       this.#rotate();
     }
+    return this.#openLast();
+  }
+
+  #openLast(): OpenFile {
     if (this.#file === undefined) {
       const name = this.#segments.at(-1)?.name ?? "";
       this.#file = this.#files.open(path.join(this.#directory, name), { create: true });
