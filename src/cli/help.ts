@@ -13,6 +13,7 @@ The commands are:
   run      run a command beside a node, for example as the primary
   import   replace or create a database with an SQLite file
   export   write a database to a file
+  check    prove that databases are intact
   version  print the version
   help     print this text, or that of a command: litefs help mount
 `;
@@ -71,6 +72,22 @@ Flags:
 
   -name NAME   name of the database (required)
   -url URL     the node (default: http://localhost:20202)
+`,
+  check: `Proves that databases are what their logs say: the checksum of all pages, the chain of
+transactions, and SQLite's own integrity check. Changes nothing. Exits with 1 if it finds
+a problem.
+
+Usage:
+
+  litefs check [flags]
+
+Flags:
+
+  -config PATH     take the node and its data directory from a configuration file
+  -url URL         the node (default: http://localhost:20202)
+  -data-dir PATH   the data directory of a node that does not run
+  -name NAME       only this database
+  -json            print JSON
 `,
   version: `Prints the version.
 

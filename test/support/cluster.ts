@@ -180,19 +180,25 @@ export interface ListedDatabase {
 
 /** The databases of a node as it tells them. */
 export async function listDatabases(node: TestNode): Promise<ListedDatabase[]> {
-  const store = field(await (await node.get("/debug/vars")).json(), "store");
-  return Object.entries(field(store, "dbs") ?? {}).map(([name, value]: [string, unknown]) => ({
+  const store = member(await (await node.get("/debug/vars")).json(), "store");
+  return Object.entries(member(store, "dbs") ?? {}).map(([name, value]: [string, unknown]) => ({
     name,
-    position: `${String(field(value, "txid"))}/${String(field(value, "checksum"))}`,
-    status: String(field(value, "status")),
-    reason: String(field(value, "reason") ?? ""),
+    position: `${text(value, "txid")}/${text(value, "checksum")}`,
+    status: text(value, "status"),
+    reason: text(value, "reason"),
   }));
 }
 
-function field(value: unknown, name: string): object | string | undefined {
-  if (typeof value !== "object" || value === null) return undefined;
-  const found: unknown = Reflect.get(value, name);
-  return typeof found === "object" || typeof found === "string" ? (found ?? undefined) : undefined;
+function member(value: unknown, name: string): object | undefined {
+  const found: unknown =
+    typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
+  return typeof found === "object" && found !== null ? found : undefined;
+}
+
+function text(value: unknown, name: string): string {
+  const found: unknown =
+    typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
+  return typeof found === "string" ? found : "";
 }
 
 async function waitForState(node: TestNode, name: string, position: string): Promise<void> {

@@ -85,6 +85,7 @@ test("the help texts", () => {
       run      run a command beside a node, for example as the primary
       import   replace or create a database with an SQLite file
       export   write a database to a file
+      check    prove that databases are intact
       version  print the version
       help     print this text, or that of a command: litefs help mount
 
