@@ -148,6 +148,23 @@ test("the help texts", () => {
       -url URL     the node (default: http://localhost:20202)
 
     ----
+    Proves that databases are what their logs say: the checksum of all pages, the chain of
+    transactions, and SQLite's own integrity check. Changes nothing. Exits with 1 if it finds
+    a problem.
+
+    Usage:
+
+      litefs check [flags]
+
+    Flags:
+
+      -config PATH     take the node and its data directory from a configuration file
+      -url URL         the node (default: http://localhost:20202)
+      -data-dir PATH   the data directory of a node that does not run
+      -name NAME       only this database
+      -json            print JSON
+
+    ----
     Prints the version.
 
     Usage:
