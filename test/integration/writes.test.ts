@@ -1,15 +1,201 @@
-import { expect, test } from "vitest";
-import { cleanUpAfterEach, Cluster } from "../support/cluster.ts";
+import * as fs from "node:fs";
+import type Database from "better-sqlite3";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Cluster } from "../support/cluster.ts";
+import { startPython } from "../support/shell.ts";
 
-cleanUpAfterEach();
+const MEGABYTE = 1024 * 1024;
 
-test("smoke", async () => {
-  const cluster = await Cluster.start();
-  const db = cluster.connect(cluster.primary, "app.db");
-  db.pragma("journal_mode=WAL");
-  db.exec("CREATE TABLE t(x); INSERT INTO t VALUES (1)");
-  await cluster.waitForReplicas("app.db");
-  const other = cluster.connect(cluster.replica, "app.db");
-  expect(other.prepare("SELECT x FROM t").all()).toEqual([{ x: 1 }]);
+let cluster: Cluster;
+beforeAll(async () => {
+  cluster = await Cluster.start();
+});
+afterAll(() => cluster.dispose());
+
+/** A database of its own for one test, with a table of blobs. */
+function create(name: string, mode: string, pageSize = 4096): Database.Database {
+  const db = cluster.connect(cluster.primary, name);
+  db.pragma(`page_size=${pageSize}`);
+  db.pragma(`journal_mode=${mode}`);
+  db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)");
+  return db;
+}
+
+function fill(db: Database.Database, rows: number, bytes: number): void {
+  const insert = db.prepare("INSERT INTO t(x) VALUES (randomblob(?))");
+  db.transaction(() => {
+    for (let i = 0; i < rows; i++) insert.run(bytes);
+  })();
+}
+
+function countOn(node: number, name: string): unknown {
+  const db = cluster.connect(cluster.node(node), name);
+  const count = db.prepare("SELECT count(*) FROM t").pluck().get();
+  db.close();
+  return count;
+}
+
+async function expectEverywhere(name: string, count: number): Promise<void> {
+  await cluster.waitForReplicas(name);
+  for (const i of cluster.nodes.keys()) expect(countOn(i, name), `node ${i}`).toBe(count);
   await cluster.verify();
+}
+
+describe.each(["WAL", "DELETE", "TRUNCATE", "PERSIST"])("%s", (mode) => {
+  const file = (what: string): string => `${mode.toLowerCase()}-${what}.db`;
+
+  test("a transaction larger than the cache, committed and rolled back", async () => {
+    const name = file("spill");
+    const db = create(name, mode);
+    db.pragma("cache_size=5");
+    fill(db, 300, 3000);
+    db.exec("BEGIN; UPDATE t SET x=randomblob(3000); UPDATE t SET x=randomblob(2000); ROLLBACK");
+    db.exec("BEGIN; UPDATE t SET x=randomblob(3000); UPDATE t SET x=randomblob(2000); COMMIT");
+    db.exec("BEGIN; SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; RELEASE s");
+    db.exec("INSERT INTO t(x) VALUES (1); COMMIT");
+    await expectEverywhere(name, 301);
+  });
+
+  test("VACUUM shrinks the database", async () => {
+    const name = file("vacuum");
+    const db = create(name, mode);
+    fill(db, 500, 3000);
+    db.exec("DELETE FROM t WHERE id > 20");
+    const before = cluster.primary.position(name);
+    db.exec("VACUUM");
+    expect(cluster.primary.position(name)).not.toBe(before);
+    await expectEverywhere(name, 20);
+    expect((await cluster.replica.exportBytes(name)).length).toBeLessThan(40 * 4096);
+  });
+
+  test("auto_vacuum shrinks the database at each commit", async () => {
+    const name = file("autovacuum");
+    const db = cluster.connect(cluster.primary, name);
+    db.pragma("auto_vacuum=FULL");
+    db.pragma(`journal_mode=${mode}`);
+    db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)");
+    fill(db, 300, 3000);
+    for (let left = 200; left >= 0; left -= 50) db.exec(`DELETE FROM t WHERE id > ${left + 10}`);
+    await expectEverywhere(name, 10);
+  });
+
+  test("removed and created again, with another page size", async () => {
+    const name = file("recreated");
+    fill(create(name, mode), 50, 500);
+    cluster.closeConnections();
+    await cluster.waitForReplicas(name);
+    fs.rmSync(cluster.primary.file(name));
+    expect(fs.existsSync(cluster.primary.file(name))).toBe(false);
+    fill(create(name, mode, 1024), 7, 500);
+    await expectEverywhere(name, 7);
+    const db = cluster.connect(cluster.replica, name);
+    expect(db.pragma("page_size", { simple: true })).toBe(1024);
+  });
+
+  test("two writers take turns", async () => {
+    const name = file("writers");
+    create(name, mode);
+    cluster.closeConnections();
+    const insert = `
+for i in range(150):
+  db.execute('BEGIN IMMEDIATE')
+  db.execute('INSERT INTO t(x) VALUES (?)', (os.urandom(100),))
+  db.execute('COMMIT')`;
+    const path = cluster.primary.file(name);
+    const results = await Promise.all([startPython(path, insert), startPython(path, insert)]);
+    expect(results.map(({ code, stderr }) => ({ code, stderr }))).toEqual([
+      { code: 0, stderr: "" },
+      { code: 0, stderr: "" },
+    ]);
+    await expectEverywhere(name, 300);
+  });
+});
+
+describe("WAL", () => {
+  test.each(["PASSIVE", "FULL", "RESTART", "TRUNCATE"])(
+    "checkpoint %s between writes",
+    async (kind) => {
+      const name = `checkpoint-${kind.toLowerCase()}.db`;
+      const db = create(name, "WAL");
+      for (let i = 0; i < 5; i++) {
+        fill(db, 20, 2000);
+        expect(db.pragma(`wal_checkpoint(${kind})`)).toMatchObject([{ busy: 0 }]);
+        fill(db, 1, 10);
+      }
+      await expectEverywhere(name, 105);
+    },
+  );
+
+  test("automatic checkpoints and restarts under many writes", async () => {
+    const name = "autocheckpoint.db";
+    const db = create(name, "WAL");
+    db.pragma("wal_autocheckpoint=10");
+    const insert = db.prepare("INSERT INTO t(x) VALUES (randomblob(1000))");
+    for (let i = 0; i < 400; i++) insert.run();
+    await expectEverywhere(name, 400);
+  });
+
+  test("an open reader keeps its snapshot over checkpoints", async () => {
+    const name = "long-reader.db";
+    const db = create(name, "WAL");
+    fill(db, 10, 1000);
+    const reader = cluster.connect(cluster.primary, name);
+    reader.exec("BEGIN");
+    const count = reader.prepare("SELECT count(*) FROM t").pluck();
+    expect(count.get()).toBe(10);
+    for (let i = 0; i < 5; i++) {
+      fill(db, 10, 1000);
+      db.pragma("wal_checkpoint(PASSIVE)");
+    }
+    expect(count.get()).toBe(10);
+    reader.exec("COMMIT");
+    expect(count.get()).toBe(60);
+    await expectEverywhere(name, 60);
+  });
+
+  test("to DELETE and back, while replicas have it open", async () => {
+    const name = "switch.db";
+    const db = create(name, "WAL");
+    fill(db, 10, 1000);
+    await cluster.waitForReplicas(name);
+    for (const mode of ["DELETE", "WAL", "TRUNCATE", "WAL", "PERSIST", "WAL"]) {
+      expect(db.pragma(`journal_mode=${mode}`, { simple: true })).toBe(mode.toLowerCase());
+      fill(db, 3, 1000);
+      await cluster.waitForReplicas(name);
+      const reader = cluster.connect(cluster.replica, name);
+      expect(reader.pragma("journal_mode", { simple: true })).toBe(
+        mode === "WAL" ? "wal" : "delete",
+      );
+      reader.close();
+    }
+    await expectEverywhere(name, 28);
+  });
+});
+
+describe.each(["MEMORY", "OFF"])("journal_mode=%s", (mode) => {
+  test("is captured when the lock is given up", async () => {
+    const name = `${mode.toLowerCase()}.db`;
+    const db = create(name, mode);
+    expect(db.pragma("journal_mode", { simple: true })).toBe(mode.toLowerCase());
+    fill(db, 40, 1000);
+    db.exec("DELETE FROM t WHERE id <= 10");
+    await expectEverywhere(name, 30);
+  });
+});
+
+test("a transaction of 64 MB passes through a daemon of bounded memory", async () => {
+  const name = "large.db";
+  const db = create(name, "WAL");
+  const before = cluster.nodes.map((node) => node.residentBytes());
+  db.pragma("cache_size=-4000");
+  fill(db, 64, MEGABYTE);
+  let peak = 0;
+  const watch = setInterval(() => {
+    peak = Math.max(peak, cluster.primary.residentBytes() - (before[0] ?? 0));
+  }, 20);
+  peak = cluster.primary.residentBytes() - (before[0] ?? 0);
+  await cluster.waitForReplicas(name);
+  clearInterval(watch);
+  expect(peak).toBeLessThan(160 * MEGABYTE);
+  await expectEverywhere(name, 64);
 });
