@@ -3,6 +3,7 @@ import type { ChildProcess } from "node:child_process";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import * as readline from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseReport } from "./report.ts";
 
 const LITEFS = path.join(import.meta.dirname, "../bin/litefs");
@@ -66,7 +67,7 @@ export class DemoNode {
         this.#options.onFailure(`${this.name} cannot be started: ${error.message}`);
         resolve();
       });
-      child.once("close", (code, signal) => {
+      child.once("exit", (code, signal) => {
         this.#process = undefined;
         if (!this.#isStopping) {
           const said = ["", ...this.#log].join("\n  ");
@@ -96,11 +97,15 @@ export class DemoNode {
   async stop(): Promise<void> {
     this.#isStopping = true;
     this.#process?.kill("SIGTERM");
-    const timer = setTimeout(() => this.#kill(), STOP_TIMEOUT_MS);
-    await this.#exited;
-    clearTimeout(timer);
+    if (!(await this.#exitsWithin(STOP_TIMEOUT_MS))) this.#kill();
+    // Even a killed process may stay, if the kernel waits for something in its name.
+    await this.#exitsWithin(STOP_TIMEOUT_MS);
     if (this.#isMounted()) spawnSync("umount", ["-l", this.mountPoint], { timeout: 5_000 });
     if (this.#isMounted()) throw new Error(`${this.mountPoint} is still mounted`);
+  }
+
+  #exitsWithin(timeoutMs: number): Promise<boolean> {
+    return Promise.race([this.#exited.then(() => true), sleep(timeoutMs, false, { ref: false })]);
   }
 
   /** The application shares the process group with its litefs. */
