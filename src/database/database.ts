@@ -227,6 +227,12 @@ export class Database implements WalCaptureOwner {
     if (sizeBytes === file.size()) return "ok";
     if (!this.host.isPrimary()) return "read-only";
     if (!this.#journalHot && !this.#loose) {
+      // SQLite cuts the file only after the commit that made the database smaller.
+      const { pageCount, pageSize } = this.store;
+      if (pageCount > 0 && sizeBytes >= pageCount * pageSize) {
+        file.truncate(sizeBytes);
+        return "ok";
+      }
       if (this.log.txid > 0) this.log.appendLoose();
       this.#loose = true;
       this.#dirty.markWhole();

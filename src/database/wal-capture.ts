@@ -110,10 +110,14 @@ export class WalCapture {
   ): Outcome {
     this.#open.truncate(frame);
     file.writeAt(data, start, FRAME_HEADER_SIZE, offset);
+    if (frame < this.#writtenFrames && frame === this.#nextFrame) {
+      const outcome = this.#extend(file);
+      if (outcome !== "ok" || this.#nextFrame > frame) return outcome;
+    }
+    // Only now, because looking at what is behind it decodes headers into the same place.
     decodeFrameHeader(data, start, this.#pending);
     this.#pendingBytes.set(data.subarray(start, start + FRAME_HEADER_SIZE));
     this.#pendingFrame = frame;
-    if (frame < this.#writtenFrames && frame === this.#nextFrame) return this.#extend(file);
     return "ok";
   }
 
