@@ -138,7 +138,10 @@ class Node {
     logger.info(`LiteFS mounted to: ${this.#mount.mountPoint}`);
     void engine.ended.then(() => this.#unexpectedEnd());
     this.#startTimers(engine, parts.lag);
-    parts.cluster.start();
+    parts.cluster.start().catch((error: unknown) => {
+      logger.error("the node cannot go on", { error: errorText(error) });
+      this.#fatal.resolve(EXIT_FAILURE);
+    });
     this.#cluster = parts.cluster;
     if (config.skipSync) return;
     logger.info("waiting to connect to cluster");
@@ -277,6 +280,7 @@ class Node {
     for (const timer of this.#timers) clearInterval(timer);
     const mount = this.#mount;
     this.#mount = undefined;
+    if (this.#engine?.isDead === true) await this.#attempt("abort", async () => await mount?.abort());
     await this.#attempt("release the lease", async () => await this.#cluster?.stop());
     await this.#attempt("stop the http server", async () => await this.#http?.close());
     const engine = this.#engine;

@@ -78,6 +78,7 @@ export class MountClient implements Engine {
   #pin: fs.promises.FileHandle | undefined;
   #nextId = 1;
   #stopping = false;
+  #dead = false;
 
   constructor(options: MountClientOptions) {
     this.#options = options;
@@ -130,7 +131,13 @@ export class MountClient implements Engine {
     await opened.promise;
   }
 
+  /** Nobody answers the kernel any more: whatever touches the mount hangs until it is aborted. */
+  get isDead(): boolean {
+    return this.#dead;
+  }
+
   #fatal(error: unknown): void {
+    this.#dead = true;
     const failure = error instanceof Error ? error : new Error(String(error));
     for (const call of this.#calls.values()) call.reject(failure);
     this.#calls.clear();
