@@ -296,6 +296,7 @@ function writePages(db: Database, transactions: readonly ReceivedTransaction[]):
   }
   if (db.log.bytesSinceDurable >= SYNC_AFTER_LOG_BYTES) {
     file.sync();
+    db.files.syncNames();
     db.log.noteDurable(db.log.txid, "now");
   }
 }

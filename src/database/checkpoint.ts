@@ -40,6 +40,7 @@ export function* checkpointLocalWal(
       locks.unlock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK);
     }
     db.files.get("database")?.sync();
+    db.files.syncNames();
     yield (resume) => db.kernel.settled(resume);
   }
   if (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_CKPT_LOCK)) return false;

@@ -12,6 +12,8 @@ export class DatabaseFiles {
   readonly files: Files;
   readonly directory: string;
   readonly #open = new Map<FileKind, OpenFile>();
+  /** A file was created or removed, and a power cut may still undo that. */
+  #namesChanged = false;
 
   constructor(files: Files, directory: string) {
     this.files = files;
@@ -37,6 +39,7 @@ export class DatabaseFiles {
     this.files.mkdir(this.directory);
     const file = this.files.open(this.pathOf(kind), { create: true });
     if (file === undefined) throw new Error(`cannot create ${this.pathOf(kind)}`);
+    if (kind !== "shm") this.#namesChanged = true;
     this.#open.set(kind, file);
     return file;
   }
@@ -51,9 +54,21 @@ export class DatabaseFiles {
   }
 
   remove(kind: FileKind): void {
+    if (!this.exists(kind)) return;
     this.#open.get(kind)?.close();
     this.#open.delete(kind);
     this.files.remove(this.pathOf(kind));
+    if (kind !== "shm") this.#namesChanged = true;
+  }
+
+  /**
+   * Makes the files that exist, and only they, survive a power cut. A journal whose name is lost
+   * cannot undo what is half written, and one that comes back would undo what was committed.
+   */
+  syncNames(): void {
+    if (!this.#namesChanged) return;
+    this.files.syncDirectory(this.directory);
+    this.#namesChanged = false;
   }
 
   /**

@@ -127,6 +127,7 @@ export class Database implements WalCaptureOwner {
     const file = this.files.get(kind);
     if (file === undefined || kind === "shm") return "ok";
     file.sync();
+    this.files.syncNames();
     // The WAL and the log hold the same transactions: neither may be durable without the other.
     if (kind === "wal") this.log.sync();
     if (kind === "database") {
@@ -330,7 +331,7 @@ export class Database implements WalCaptureOwner {
   #makeRollbackCommitDurable(): void {
     if (!this.#dirty.synced) {
       if (this.log.bytesSinceDurable < SYNC_AFTER_LOG_BYTES && !this.#loose) return;
-      this.files.get("database")?.sync();
+      this.#syncDatabase();
     }
     this.log.sync();
     // The journal may survive a power cut and undo this very transaction; those before are safe.
@@ -350,7 +351,7 @@ export class Database implements WalCaptureOwner {
       const changed = appendCommit(this.store, this.log, commit);
       this.store.checksums.clear();
       this.#adopt(pages, pageCount);
-      file.sync();
+      this.#syncDatabase();
       this.log.sync();
       this.log.noteDurable(this.log.txid, "now");
       if (changed) this.#committed();
@@ -358,7 +359,7 @@ export class Database implements WalCaptureOwner {
     }
     this.store.checksums.clear();
     const sum = checksumFile(file, pageSize, pageCount, this.store.checksums);
-    file.sync();
+    this.#syncDatabase();
     const isSame = sum.hi === this.log.checksumHi && sum.lo === this.log.checksumLo;
     const txid = isSame ? this.log.txid : this.log.txid + 1;
     const timestampMs = this.host.nowMs();
@@ -445,8 +446,13 @@ export class Database implements WalCaptureOwner {
     for (const pgno of this.store.writeBack()) {
       this.kernel.invalidate("database", (pgno - 1) * pageSize, pageSize);
     }
-    this.files.get("database")?.sync();
+    this.#syncDatabase();
     this.log.noteDurable(this.log.txid, "now");
+  }
+
+  #syncDatabase(): void {
+    this.files.get("database")?.sync();
+    this.files.syncNames();
   }
 
   #truncateWal(sizeBytes: number): Outcome {

@@ -5,7 +5,9 @@ import { bigintHi, bigintLo, halvesToBigint } from "../ltx/crc64.ts";
 import type { LtxSummary } from "../ltx/decoder.ts";
 import { FRAME_HEADER_SIZE, scanWal, WAL_HEADER_SIZE } from "../sqlite/wal.ts";
 import { parseLtxFilename } from "../ltx/filename.ts";
+import type { DatabaseHeader } from "../sqlite/database-header.ts";
 import type { Database } from "./database.ts";
+import type { OpenFile } from "./files.ts";
 import { applyLtxToFile, readLtxFile } from "./ltx-to-file.ts";
 import { rollBackJournal } from "./journal-rollback.ts";
 import { checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
@@ -110,14 +112,22 @@ function checkpointLegacyWal(db: Database, { header }: LtxSummary): void {
   }
 }
 
+function headerOf(db: Database, file: OpenFile): DatabaseHeader {
+  const header = readDatabaseHeader(file);
+  if (!(header instanceof FormatError)) return header;
+  throw new FormatError("DATABASE_DAMAGED", `database "${db.name}": ${header.message}`);
+}
+
 /** A SQLite file somebody put there: its first position is what it holds now. */
 function adoptPlainDatabase(db: Database): void {
   rollBackJournal(db);
   const file = db.files.getOrCreate("database");
-  const header = readDatabaseHeader(file);
-  if (header instanceof FormatError) {
-    throw new FormatError("DATABASE_DAMAGED", `database "${db.name}": ${header.message}`);
+  if (file.size() === 0) {
+    // The node was killed during the very first transaction, and the journal took it back.
+    db.files.remove("wal");
+    return;
   }
+  let header = headerOf(db, file);
   const wal = db.files.get("wal");
   if (wal !== undefined) {
     const newest = new Map<number, number>();
@@ -132,6 +142,8 @@ function adoptPlainDatabase(db: Database): void {
         file.writeAt(page, 0, page.length, (pgno - 1) * page.length);
       }
       if (scan.commitPageCount > 0) file.truncate(scan.commitPageCount * header.pageSize);
+      // The WAL may have held a newer page 1, and with it another size.
+      header = headerOf(db, file);
     }
   }
   const pageCount = databasePageCount(header, file.size());

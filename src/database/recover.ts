@@ -98,6 +98,7 @@ function bringForward(db: Database): void {
   }
   checkHeader(db, file);
   files.remove("wal");
+  files.syncNames();
   log.noteDurable(log.txid, "now");
   log.sync();
   removeObsoleteSnapshots(db);

@@ -139,6 +139,7 @@ function replaceInPlace(db: Database, local: LocalWal, path: string, { header }:
     source.close();
     file.truncate(header.commit * header.pageSize);
     file.sync();
+    files.syncNames();
     store.pageSize = header.pageSize;
     store.pageCount = header.commit;
   }

@@ -324,6 +324,7 @@ export class TransactionLog {
     file.writeAt(record, 0, record.length, 0);
     file.sync();
     this.#files.syncDirectory(this.#directory);
+    if (this.isEmpty) this.#syncParents();
     const previous = this.#segments.at(-1);
     if (previous !== undefined) previous.sizeBytes = this.#endOffset;
     const segment = { name, firstTxid, sizeBytes: 0, startTimestampMs: state.timestampMs };
@@ -334,6 +335,13 @@ export class TransactionLog {
     this.checksumHi = position.hi;
     this.checksumLo = position.lo;
     this.#state = state;
+  }
+
+  /** The directories of a new database must survive a power cut as well. */
+  #syncParents(): void {
+    const database = path.dirname(this.#directory);
+    this.#files.syncDirectory(database);
+    this.#files.syncDirectory(path.dirname(database));
   }
 
   #closeFile(): void {

@@ -192,11 +192,11 @@ export type OperationKind =
 export class FakeDisk implements Files {
   readonly #root: Directory;
   /** Operations that change something so far. */
-  operations = 0;
+  operations: number = 0;
   /** Called before every operation; what it throws, the operation throws. */
   onOperation: (kind: OperationKind, file: string, index: number) => void = () => undefined;
-  #isDead = false;
-  openHandles = 0;
+  isDead: boolean = false;
+  openHandles: number = 0;
 
   constructor(root: Directory = new Directory()) {
     this.#root = root;
@@ -219,7 +219,7 @@ export class FakeDisk implements Files {
     let left = nth;
     this.onOperation = (kind) => {
       if (kind !== "read" && kind !== "open" && --left === 0) {
-        this.#isDead = true;
+        this.isDead = true;
         throw new PowerCut("the power is gone");
       }
     };
@@ -227,7 +227,7 @@ export class FakeDisk implements Files {
 
   /** The disk after the power came back. */
   powerCut(random: Random): FakeDisk {
-    this.#isDead = true;
+    this.isDead = true;
     const inodes = new Map<Inode, Inode>();
     const directories = new Map<Directory, Map<string, Node>>();
     const collect = (directory: Directory): void => {
@@ -264,12 +264,12 @@ export class FakeDisk implements Files {
 
   /** The disk as another process finds it after this one was killed: nothing is lost. */
   kill(): FakeDisk {
-    this.#isDead = true;
+    this.isDead = true;
     return new FakeDisk(this.#root);
   }
 
   #begin(kind: OperationKind, file: string): void {
-    if (this.#isDead) throw new PowerCut(`the power is gone: ${kind} ${file}`);
+    if (this.isDead) throw new PowerCut(`the power is gone: ${kind} ${file}`);
     if (kind !== "read" && kind !== "open") this.operations++;
     this.onOperation(kind, file, this.operations);
   }

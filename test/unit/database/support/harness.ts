@@ -108,7 +108,7 @@ export function readAll(
   db: Database,
   after: Position = ZERO_POSITION,
   maxBytes = 100_000,
-  reader = new LogReader(disk, DIRECTORY),
+  reader: LogReader = new LogReader(disk, DIRECTORY),
 ): Uint8Array[] | undefined {
   const result: Uint8Array[] = [];
   const end = { ...db.log.end, position: db.position };

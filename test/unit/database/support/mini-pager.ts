@@ -10,7 +10,7 @@ import {
   WAL_HEADER_SIZE,
   WalChecksum,
 } from "../../../../src/sqlite/wal.ts";
-import { PowerCut } from "./fake-disk.ts";
+import { FakeDisk, PowerCut } from "./fake-disk.ts";
 import type { Random } from "./fake-disk.ts";
 
 const SECTOR = 512;
@@ -25,8 +25,8 @@ export type Synchronous = "off" | "normal" | "full";
 
 /** What a database holds: pages by number, from 1. */
 export class Content {
-  readonly pages = new Map<number, Uint8Array>();
-  pageCount = 0;
+  readonly pages: Map<number, Uint8Array> = new Map<number, Uint8Array>();
+  pageCount: number = 0;
   copy(): Content {
     const copy = new Content();
     for (const [pgno, page] of this.pages) copy.pages.set(pgno, page);
@@ -59,9 +59,9 @@ export class MiniPager {
   readonly #bigEndian: boolean;
   mode: JournalMode;
   synchronous: Synchronous;
-  committed = new Content();
+  committed: Content = new Content();
   /** Content of which the application was told that it is durable. */
-  changeCounter = 0;
+  changeCounter: number = 0;
 
   // The WAL as SQLite's wal-index would have it.
   #walHeader: ReturnType<typeof encodeWalHeader> | undefined;
@@ -98,7 +98,10 @@ export class MiniPager {
       if (error instanceof PowerCut || !(error instanceof Error && "errno" in error)) throw error;
       outcome = error.message;
     }
-    if (outcome !== "ok") throw new IoFailure(outcome);
+    if (outcome === "ok") return;
+    const { files } = this.db.files;
+    if (files instanceof FakeDisk && files.isDead) throw new PowerCut(outcome);
+    throw new IoFailure(outcome);
   }
   #write(kind: FileKind, offset: number, data: Uint8Array): void {
     // The request buffer is longer than the data and is reused at once.
