@@ -35,7 +35,8 @@ export interface ServiceOptions {
   readonly logger: Logger;
   post(event: MountEvent, transfer: ArrayBuffer[]): void;
   sendNotifications(messages: Uint8Array[], batch: number): void;
-  writeRetrieval(message: Uint8Array): boolean;
+  /** Writes a notification that cannot block; false when the kernel does not know the inode. */
+  writeNotification(message: Uint8Array): boolean;
   /** Makes the kernel call `wake` after the requests that are already waiting. */
   wakeSelf(): void;
   statistics(): FileSystemStatistics;
@@ -73,7 +74,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#isPrimary = options.data.isPrimary;
     this.#primaryHostname = options.data.primaryHostname;
     this.#outbox = new Outbox((messages, batch) => options.sendNotifications(messages, batch));
-    const retrievals = new Retrievals((message) => options.writeRetrieval(message));
+    const retrievals = new Retrievals((message) => options.writeNotification(message));
     this.fileSystem = new LitefsFileSystem(this, this.#outbox, retrievals);
   }
 
@@ -153,6 +154,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#options.drain((request) => this.#handle(request));
     for (const resume of this.#soon.splice(0)) resume();
     this.afterReply();
+  }
+
+  storeNow(message: Uint8Array): void {
+    this.#options.writeNotification(message);
   }
 
   afterReply(): void {

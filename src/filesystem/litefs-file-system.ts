@@ -30,6 +30,7 @@ import { LockWaiters } from "./lock-waiters.ts";
 import { LAG_NAME, nameOf, parseName, PRIMARY_NAME } from "./names.ts";
 import { EntryCache } from "./notifier.ts";
 import type { Outbox, Retrievals } from "./notifier.ts";
+import { WalRunway } from "./wal-runway.ts";
 
 /** A small file whose content is made when it is opened. */
 interface TextNode {
@@ -59,6 +60,8 @@ export interface FileSystemHost {
   wake(): void;
   /** Nobody has a file of this database open any more. */
   closed(entry: DatabaseEntry): void;
+  /** Writes a STORE from this thread; only for pages that nobody can hold. */
+  storeNow(message: Uint8Array): void;
   /** A request that may have moved a database has been answered. */
   afterReply(): void;
 }
@@ -87,6 +90,7 @@ export class LitefsFileSystem implements FuseHandler {
   readonly #freeHandles: number[] = [];
   readonly #directories = new Map<number, string[]>();
   readonly #waiters = new LockWaiters();
+  readonly #runway: WalRunway;
   readonly #mountedAtMs = Date.now();
   readonly #uid = process.getuid?.() ?? 0;
   readonly #gid = process.getgid?.() ?? 0;
@@ -98,6 +102,7 @@ export class LitefsFileSystem implements FuseHandler {
     this.#host = host;
     this.#outbox = outbox;
     this.#retrievals = retrievals;
+    this.#runway = new WalRunway((message) => host.storeNow(message));
     this.#nodes.set(LAG_NODE_ID, {
       type: "text",
       id: LAG_NODE_ID,
@@ -297,6 +302,7 @@ export class LitefsFileSystem implements FuseHandler {
       return "ok";
     }
     if (node.kind === "shm") node.entry.local.forgetIndex();
+    if (node.kind === "wal") this.#runway.forget(node);
     return node.entry.db.truncate(node.kind, sizeBytes);
   }
 
@@ -375,6 +381,7 @@ export class LitefsFileSystem implements FuseHandler {
     } else {
       outcome = entry.db.write(kind, offset, data, dataStart, size);
       if (kind === "database") this.#markWritten(fh);
+      if (kind === "wal" && outcome === "ok") this.#runway.extend(node, offset + size);
     }
     if (outcome === "ok") this.#replies.replyWrite(uniqueLo, uniqueHi, size);
     else this.#replyOutcome(request, outcome);

@@ -38,7 +38,7 @@ const service = new DatabaseService({
     const buffers = messages.map((bytes) => bytes.buffer as ArrayBuffer);
     data.notifierPort.postMessage(message, buffers);
   },
-  writeRetrieval: (message) => writeNotification(deviceFd, message) === "ok",
+  writeNotification: (message) => writeNotification(deviceFd, message) === "ok",
   wakeSelf: () => {
     if (Atomics.exchange(words, SHARED.wakePending, 1) === 0) writeNotification(deviceFd, wake);
   },
