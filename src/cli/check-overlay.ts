@@ -17,6 +17,10 @@ export class OverlayFiles implements Files {
     this.#below = below;
   }
 
+  bootId(): string {
+    return this.#below.bootId();
+  }
+
   open(file: string, options: { create?: boolean; readOnly?: boolean } = {}): OpenFile | undefined {
     const changed = this.#changed.get(file);
     if (changed !== undefined) return changed;

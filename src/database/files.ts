@@ -20,6 +20,8 @@ export interface Files {
   /** With everything in it; missing is no error. */
   removeDirectory(directory: string): void;
   syncDirectory(directory: string): void;
+  /** Changes when the machine starts anew, and with it may go what was not synced. */
+  bootId(): string;
 }
 
 export interface OpenFile {
@@ -79,8 +81,14 @@ class NodeFile implements OpenFile {
   }
 }
 
+let bootId: string | undefined;
+
 /** The real file system. */
 export const nodeFiles: Files = {
+  bootId() {
+    bootId ??= fs.readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+    return bootId;
+  },
   open(file, options = {}) {
     const access = options.readOnly === true ? fs.constants.O_RDONLY : fs.constants.O_RDWR;
     const flags = access | (options.create === true ? fs.constants.O_CREAT : 0);

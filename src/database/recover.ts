@@ -34,12 +34,18 @@ export function openDatabase(
   try {
     log = TransactionLog.open(files, logDirectory);
   } catch (error) {
-    if (!(error instanceof FormatError)) throw error;
     // An empty log in a place of its own stands in, so that the damaged one stays as it is.
     const stand = TransactionLog.open(files, path.join(directory, "quarantine-log"));
     const database = new Database(name, host, databaseFiles, stand);
     database.quarantine(errorText(error));
     return database;
+  }
+  if (log.tornBytes > 0) {
+    host.logger.warn("a power cut destroyed the end of the log, the rest is kept as .torn", {
+      db: name,
+      bytes: log.tornBytes,
+      segment: log.end.segment,
+    });
   }
   const database = new Database(name, host, databaseFiles, log);
   try {

@@ -1,7 +1,11 @@
 import * as path from "node:path";
 import { FormatError } from "../../lib/errors.ts";
+import { halvesToBigint } from "../../ltx/crc64.ts";
 import { LtxDecoder } from "../../ltx/decoder.ts";
+import { isSnapshot } from "../../ltx/header.ts";
+import type { LtxHeader } from "../../ltx/header.ts";
 import type { Files, OpenFile } from "../files.ts";
+import { isSameBoot } from "./boot-mark.ts";
 import {
   decodeRecordHeader,
   decodeStatePayload,
@@ -29,6 +33,8 @@ export interface RecoveredLog {
   readonly checksumLo: number;
   readonly state: LogState;
   readonly loose: boolean;
+  /** Bytes with records in them that a power cut made unreachable; kept aside, see `keepTail`. */
+  readonly tornBytes: number;
 }
 
 const EMPTY_STATE: LogState = { pageSize: 0, pageCount: 0, timestampMs: 0, durableTxid: 0 };
@@ -37,20 +43,21 @@ const READ_BYTES = 1024 * 1024;
 /**
  * Finds where the log ends. Only the last segment is read, because a segment is synced before the
  * next one begins. A record that is incomplete at the very end is what a crash leaves of an append
- * nobody was told about; it is cut off. Damage with more records behind it is another matter and
- * is reported, never cut.
+ * nobody was told about; it is cut off. Damage with more records behind it can be that only after
+ * a power cut, which may keep any part of what was not synced; they are kept aside. While the
+ * machine stayed up it is another matter and is reported, never cut.
  */
 export function openSegments(files: Files, directory: string): RecoveredLog {
   const segments = listSegments(files, directory);
   const last = segments.at(-1);
   if (last === undefined) {
     const none = { segments, endOffset: 0, txid: 0, checksumHi: 0, checksumLo: 0 };
-    return { ...none, state: EMPTY_STATE, loose: false };
+    return { ...none, state: EMPTY_STATE, loose: false, tornBytes: 0 };
   }
   const file = files.open(path.join(directory, last.name));
   if (file === undefined) throw damaged(directory, last.name, "it vanished");
   try {
-    return recoverTail(file, directory, last, segments);
+    return recoverTail(files, file, directory, last, segments);
   } finally {
     file.close();
   }
@@ -92,6 +99,7 @@ function readHead(files: Files, name: string): LogState | undefined {
 }
 
 function recoverTail(
+  files: Files,
   file: OpenFile,
   directory: string,
   segment: Segment,
@@ -99,13 +107,14 @@ function recoverTail(
 ): RecoveredLog {
   const sizeBytes = file.size();
   let endOffset = 0;
-  let position = { txid: 0, checksumHi: 0, checksumLo: 0 };
+  let position: LogPosition = { txid: 0, checksumHi: 0, checksumLo: 0 };
   let state = EMPTY_STATE;
   let loose = false;
   for (;;) {
     const record = readRecord(file, endOffset, sizeBytes);
     if (record === undefined) break;
     const { header } = record;
+    if (endOffset > 0 && !continues(position, record)) break;
     if (record.state !== undefined) {
       state = record.state;
       if (header.kind === RECORD_KIND.loose) loose = true;
@@ -121,20 +130,66 @@ function recoverTail(
     };
     endOffset += RECORD_HEADER_SIZE + header.payloadLength;
   }
+  let tornBytes = 0;
   if (endOffset < sizeBytes) {
     if (hasRecordBehind(file, endOffset, sizeBytes)) {
-      throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
+      if (isSameBoot(files, directory)) {
+        throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
+      }
+      tornBytes = sizeBytes - endOffset;
+      keepTail(files, file, endOffset, path.join(directory, `${segment.name}.torn`));
     }
     file.truncate(endOffset);
     file.sync();
   }
-  return { segments, endOffset, ...position, state, loose };
+  return { segments, endOffset, ...position, state, loose, tornBytes };
+}
+
+/** Whether a readable record is the next one, not what an earlier append left behind it. */
+function continues(position: LogPosition, { header, ltx }: ReadRecord): boolean {
+  if (header.kind === RECORD_KIND.base) return true;
+  if (ltx === undefined) {
+    return (
+      header.txid === position.txid &&
+      header.checksumHi === position.checksumHi &&
+      header.checksumLo === position.checksumLo
+    );
+  }
+  if (ltx.minTxid !== position.txid + 1) return false;
+  // A snapshot names no checksum that it continues.
+  if (isSnapshot(ltx)) return true;
+  return ltx.preApplyChecksum === halvesToBigint(position.checksumHi, position.checksumLo);
+}
+
+/** Transactions that nobody knows to be durable, but that somebody may want to look at. */
+function keepTail(files: Files, file: OpenFile, offset: number, name: string): void {
+  files.remove(name);
+  const kept = files.open(name, { create: true });
+  if (kept === undefined) throw new Error(`cannot create ${name}`);
+  try {
+    const chunk = new Uint8Array(READ_BYTES);
+    for (let done = 0; ;) {
+      const count = file.readAt(chunk, 0, chunk.length, offset + done);
+      if (count === 0) break;
+      kept.writeAt(chunk, 0, count, done);
+      done += count;
+    }
+    kept.sync();
+  } finally {
+    kept.close();
+  }
+}
+
+interface LogPosition {
+  readonly txid: number;
+  readonly checksumHi: number;
+  readonly checksumLo: number;
 }
 
 interface ReadRecord {
   readonly header: RecordHeader;
   readonly state?: LogState;
-  readonly ltx?: { pageSize: number; commit: number; timestampMs: number };
+  readonly ltx?: LtxHeader;
 }
 
 /** Undefined when there is no complete and valid record at the offset. */
@@ -145,12 +200,22 @@ function readRecord(file: OpenFile, offset: number, sizeBytes: number): ReadReco
   if (header === undefined) return undefined;
   if (offset + RECORD_HEADER_SIZE + header.payloadLength > sizeBytes) return undefined;
   if (header.kind !== RECORD_KIND.transaction) {
-    return header.payloadLength === STATE_PAYLOAD_SIZE
-      ? { header, state: decodeStatePayload(bytes, RECORD_HEADER_SIZE) }
-      : undefined;
+    if (header.payloadLength !== STATE_PAYLOAD_SIZE) return undefined;
+    const state = readState(bytes);
+    return state === undefined ? undefined : { header, state };
   }
   const ltx = verifyLtx(file, offset + RECORD_HEADER_SIZE, header.payloadLength);
   return ltx === undefined ? undefined : { header, ltx };
+}
+
+/** A power cut may leave the header of a record and not its payload. */
+function readState(bytes: Uint8Array): LogState | undefined {
+  try {
+    return decodeStatePayload(bytes, RECORD_HEADER_SIZE);
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
 }
 
 function verifyLtx(file: OpenFile, offset: number, lengthBytes: number): ReadRecord["ltx"] {

@@ -14,6 +14,7 @@ import {
   segmentName,
 } from "./record.ts";
 import type { LogState, RecordKind } from "./record.ts";
+import { markBoot } from "./boot-mark.ts";
 import { openSegments } from "./recover-log.ts";
 import type { Segment } from "./recover-log.ts";
 
@@ -40,6 +41,11 @@ export class TransactionLog {
   #state: LogState;
   #loose: boolean;
   #bytesSinceDurable = 0;
+  #isBootMarked = false;
+  /** Once the end of the log is in doubt, it takes nothing more until it is opened anew. */
+  #failure: unknown;
+  /** Bytes that a power cut had made unreachable when the log was opened. */
+  readonly tornBytes: number;
   /** The position after the last record; checksum as int32 halves because commits XOR them. */
   txid: number;
   checksumHi: number;
@@ -57,6 +63,7 @@ export class TransactionLog {
     this.#endOffset = recovered.endOffset;
     this.#state = recovered.state;
     this.#loose = recovered.loose;
+    this.tornBytes = recovered.tornBytes;
     this.txid = recovered.txid;
     this.checksumHi = recovered.checksumHi;
     this.checksumLo = recovered.checksumLo;
@@ -118,7 +125,13 @@ export class TransactionLog {
     this.checksumHi = mark.checksumHi;
     this.checksumLo = mark.checksumLo;
     this.#state = mark.state;
-    this.#openForAppend().truncate(mark.endOffset);
+    try {
+      this.#openLast().truncate(mark.endOffset);
+    } catch (error) {
+      // What was refused stands there as if it were committed: nothing may follow it.
+      this.#failure = error;
+      throw error;
+    }
   }
 
   mark(): LogMark {
@@ -164,8 +177,21 @@ export class TransactionLog {
    * file already, or in a snapshot file beside the segments. Starts a new segment.
    */
   appendBase(position: { txid: number; hi: number; lo: number }, state: LogState): void {
-    this.#closeFile();
-    this.#startSegment(position.txid + 1, position, state, RECORD_KIND.base);
+    if (this.#segments.at(-1)?.firstTxid === position.txid + 1) {
+      // The segment of that name is in use; what it says must stand until this is there.
+      const { txid, hi: checksumHi, lo: checksumLo } = position;
+      this.#appendRecord(
+        encodeStateRecord(RECORD_KIND.base, { txid, checksumHi, checksumLo }, state),
+      );
+      this.txid = txid;
+      this.checksumHi = checksumHi;
+      this.checksumLo = checksumLo;
+      this.#state = state;
+    } else {
+      if (this.#dirty) this.sync();
+      this.#closeFile();
+      this.#startSegment(position.txid + 1, position, state, RECORD_KIND.base);
+    }
     this.#loose = false;
     this.sync();
   }
@@ -200,8 +226,15 @@ export class TransactionLog {
   /** Everything appended so far survives a power cut when this returns. */
   sync(): void {
     if (!this.#dirty) return;
+    if (this.#failure !== undefined) throw this.#failure;
     // Not #openForAppend: a full segment is synced before, and because, it is followed by a new one.
-    this.#openLast().sync();
+    try {
+      this.#openLast().sync();
+    } catch (error) {
+      // Linux reports a failed write-back once and then forgets it: a second try proves nothing.
+      this.#failure = error;
+      throw error;
+    }
     this.#dirty = false;
   }
 
@@ -246,6 +279,8 @@ export class TransactionLog {
     this.#state = recovered.state;
     this.#loose = recovered.loose;
     this.#dirty = false;
+    this.#failure = undefined;
+    this.#isBootMarked = false;
     this.#bytesSinceDurable = 0;
     this.txid = recovered.txid;
     this.checksumHi = recovered.checksumHi;
@@ -258,7 +293,7 @@ export class TransactionLog {
   }
 
   close(): void {
-    if (this.#dirty) this.sync();
+    if (this.#dirty && this.#failure === undefined) this.sync();
     this.#closeFile();
   }
 
@@ -274,13 +309,17 @@ export class TransactionLog {
 
   #appendState(kind: RecordKind, state: LogState): void {
     const file = this.#openForAppend();
-    const record = encodeStateRecord(kind, this, state);
+    this.#appendRecord(encodeStateRecord(kind, this, state), file);
+  }
+
+  #appendRecord(record: Uint8Array, file: OpenFile = this.#openForAppend()): void {
     file.writeAt(record, 0, record.length, this.#endOffset);
     this.#endOffset += record.length;
     this.#dirty = true;
   }
 
   #openForAppend(): OpenFile {
+    if (this.#failure !== undefined) throw this.#failure;
     const last = this.#segments.at(-1);
     if (last === undefined) {
       const position = { txid: this.txid, hi: this.checksumHi, lo: this.checksumLo };
@@ -288,7 +327,12 @@ export class TransactionLog {
     } else if (this.#endOffset >= SEGMENT_MAX_BYTES && last.firstTxid <= this.txid) {
       this.#rotate();
     }
-    return this.#openLast();
+    const file = this.#openLast();
+    if (!this.#isBootMarked) {
+      markBoot(this.#files, this.#directory);
+      this.#isBootMarked = true;
+    }
+    return file;
   }
 
   #openLast(): OpenFile {

@@ -2,14 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Position } from "../../../src/lib/position.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
 import { FakeDisk, PowerCut, Random } from "./support/fake-disk.ts";
-import {
-  applyTo,
-  checkConsistent,
-  checkContent,
-  FakeHost,
-  open,
-  readAll,
-} from "./support/harness.ts";
+import { applyTo, checkConsistent, checkContent, open, readAll } from "./support/harness.ts";
 import { Content, MiniPager } from "./support/mini-pager.ts";
 import type { JournalMode, Synchronous } from "./support/mini-pager.ts";
 import { randomStep } from "./support/workload.ts";
@@ -78,9 +71,7 @@ function run({ seed, modes, synchronous, stepCount }: Work, cutAt: number): Run 
 function check(work: Work, full: Run, cut: Run, after: FakeDisk, cutAt: number, killed: boolean) {
   const context = `seed ${work.seed}, cut at operation ${cutAt}, after ${cut.steps.slice(-3).join("; ")}`;
   try {
-    const host = new FakeHost();
-    host.bootId = killed ? "boot-1" : "boot-2";
-    const db = open(after, host);
+    const db = open(after);
     expect(db.reason).toBe("");
     checkConsistent(db);
     const content = full.history.get(formatPosition(db.position));
@@ -118,7 +109,7 @@ const WORKS: readonly [string, readonly JournalMode[], Synchronous][] = [
 describe("power cut at every operation", () => {
   for (const [name, modes, synchronous] of WORKS) {
     it(name, () => {
-      for (let seed = 1; seed <= 4; seed++) {
+      for (let seed = 1; seed <= 2; seed++) {
         const work: Work = { seed, modes, synchronous, stepCount: 14 };
         const full = run(work, 0);
         for (let cutAt = 1; ; cutAt++) {
@@ -137,7 +128,7 @@ describe("kill -9 at every operation loses nothing that was acknowledged", () =>
     ["everything, OFF", ["delete", "wal", "persist", "truncate"], "off"],
   ] as typeof WORKS) {
     it(name, () => {
-      for (let seed = 11; seed <= 13; seed++) {
+      for (let seed = 11; seed <= 12; seed++) {
         const work: Work = { seed, modes, synchronous, stepCount: 14 };
         const full = run(work, 0);
         for (let cutAt = 1; ; cutAt++) {

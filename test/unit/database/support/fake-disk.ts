@@ -147,8 +147,8 @@ interface NameChange {
 }
 
 class Directory {
-  readonly live = new Map<string, Node>();
-  durable = new Map<string, Node>();
+  readonly live: Map<string, Node> = new Map<string, Node>();
+  durable: Map<string, Node> = new Map<string, Node>();
   pending: NameChange[] = [];
 
   change(change: NameChange): void {
@@ -198,8 +198,15 @@ export class FakeDisk implements Files {
   isDead: boolean = false;
   openHandles: number = 0;
 
-  constructor(root: Directory = new Directory()) {
+  readonly #boot: number;
+
+  constructor(root: Directory = new Directory(), boot = 1) {
     this.#root = root;
+    this.#boot = boot;
+  }
+
+  bootId(): string {
+    return `boot-${this.#boot}`;
   }
 
   /** Fails one operation from now on, counting changes only (1: the next). */
@@ -259,13 +266,13 @@ export class FakeDisk implements Files {
       result.durable = new Map(result.live);
       return result;
     };
-    return new FakeDisk(copy(this.#root));
+    return new FakeDisk(copy(this.#root), this.#boot + 1);
   }
 
   /** The disk as another process finds it after this one was killed: nothing is lost. */
   kill(): FakeDisk {
     this.isDead = true;
-    return new FakeDisk(this.#root);
+    return new FakeDisk(this.#root, this.#boot);
   }
 
   #begin(kind: OperationKind, file: string): void {

@@ -25,7 +25,6 @@ export class FakeHost implements DatabaseHost {
   primary = true;
   readonly nodeId = 0x1122334455667788n;
   logger: Logger = silentLogger;
-  bootId = "boot-1";
   now = 1_700_000_000_000;
   readonly retiredFiles: { closeAll(): void }[] = [];
   readonly changes: string[] = [];

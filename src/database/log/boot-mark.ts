@@ -1,0 +1,42 @@
+import * as path from "node:path";
+import type { Files } from "../files.ts";
+
+const MAX_BYTES = 64;
+
+function markPath(directory: string): string {
+  return path.join(directory, "boot");
+}
+
+/**
+ * Whether the machine has stayed up since the log was last appended to. If it has, every byte that
+ * was written is there, and what is unreadable is damage; if not, the end of the log may lack any
+ * part of what was never synced.
+ */
+export function isSameBoot(files: Files, directory: string): boolean {
+  const file = files.open(markPath(directory), { readOnly: true });
+  if (file === undefined) return false;
+  try {
+    const bytes = new Uint8Array(MAX_BYTES);
+    const count = file.readAt(bytes, 0, bytes.length, 0);
+    return Buffer.from(bytes.subarray(0, count)).toString("latin1") === files.bootId();
+  } finally {
+    file.close();
+  }
+}
+
+/**
+ * Notes in which boot the log is appended to. Never synced: if a power cut destroys the mark, it
+ * differs from the next boot all the same.
+ */
+export function markBoot(files: Files, directory: string): void {
+  if (isSameBoot(files, directory)) return;
+  const id = Buffer.from(files.bootId(), "latin1");
+  const file = files.open(markPath(directory), { create: true });
+  if (file === undefined) throw new Error(`cannot create ${markPath(directory)}`);
+  try {
+    file.writeAt(id, 0, id.length, 0);
+    file.truncate(id.length);
+  } finally {
+    file.close();
+  }
+}
