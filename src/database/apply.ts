@@ -78,14 +78,19 @@ export function* applyTransactions(
     return mismatch(db, `a received transaction is damaged: ${errorText(error)}`);
   }
   if (db.status === "quarantined") return { kind: "quarantined", reason: db.reason };
-  return isLocalWal(db)
+  return isLocalWal(db, locks)
     ? yield* applyThroughWal(db, local, locks, transactions)
     : yield* applyInPlace(db, locks, transactions);
 }
 
-/** Whether local readers of a database read it through a WAL. */
-export function isLocalWal(db: Database): boolean {
+/**
+ * Whether local readers of a database read it through a WAL. A connection that opened it in WAL
+ * mode goes on so after the primary has left that mode, and keeps its lock on the database file
+ * until it closes: whoever wanted to write there would wait for it.
+ */
+export function isLocalWal(db: Database, locks: DaemonLocks): boolean {
   if (db.store.frames.count > 0) return true;
+  if (db.store.pageCount > 0 && locks.openCount("shm") > 0) return true;
   if (db.store.pageCount === 0) return false;
   const page = new Uint8Array(db.store.pageSize);
   db.store.readPage(1, page, 0);

@@ -136,9 +136,15 @@ export class LocalWal {
     this.#blocks = blocks;
     for (const dirty of blocks.dirtyBlocks(this.#published + 1)) {
       const block = blocks.block(dirty.block);
-      for (const { start, end } of dirtyByteRanges(dirty, MERGE_GAP_BYTES)) {
-        const offset = dirty.block * WAL_INDEX_BLOCK_SIZE + start;
-        kernel.store("shm", offset, block.subarray(start, end));
+      const start = dirty.block * WAL_INDEX_BLOCK_SIZE;
+      if (dirty.block > 0 && this.#db.files.size("shm") < start + WAL_INDEX_BLOCK_SIZE) {
+        // Nobody has mapped this block yet: the kernel drops a part of a page it does not have,
+        // and SQLite takes a file that is too short for an error.
+        this.#storeIndex(start, block);
+        continue;
+      }
+      for (const range of dirtyByteRanges(dirty, MERGE_GAP_BYTES)) {
+        this.#storeIndex(start + range.start, block.subarray(range.start, range.end));
       }
     }
     this.#storeHeader(this.#indexHeader(header, frames.count));
@@ -171,7 +177,7 @@ export class LocalWal {
       const readMarks = [0, 0, READ_MARK_NOT_USED, READ_MARK_NOT_USED, READ_MARK_NOT_USED];
       encodeWalCheckpointInfo({ backfill: 0, readMarks, backfillAttempted: 0 }, info, 0);
       this.#storeHeader(this.#indexHeader(header, 0));
-      kernel.store("shm", WAL_CHECKPOINT_INFO_OFFSET, info);
+      this.#storeIndex(WAL_CHECKPOINT_INFO_OFFSET, info);
       this.#published = 0;
     }
     yield (resume) => kernel.settled(resume);
@@ -241,7 +247,13 @@ export class LocalWal {
   #storeHeader(header: WalIndexHeader): void {
     const bytes = new Uint8Array(WAL_INDEX_HEADER_SIZE);
     encodeWalIndexHeader(header, bytes, 0);
-    this.#db.kernel.store("shm", WAL_INDEX_HEADER_SIZE, bytes);
-    this.#db.kernel.store("shm", 0, bytes);
+    this.#storeIndex(WAL_INDEX_HEADER_SIZE, bytes);
+    this.#storeIndex(0, bytes);
+  }
+
+  /** Into the file too: the kernel reads it when it does not have the page any more. */
+  #storeIndex(offset: number, bytes: Uint8Array): void {
+    this.#db.files.getOrCreate("shm").writeAt(bytes, 0, bytes.length, offset);
+    this.#db.kernel.store("shm", offset, bytes);
   }
 }

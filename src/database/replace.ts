@@ -29,7 +29,7 @@ export function* applySnapshot(
   const { header } = summary;
   const samePageSize = db.store.pageSize === header.pageSize;
   // Readers that have the database open keep their connections if the WAL can carry the change.
-  const throughWal = isLocalWal(db) && samePageSize && locks.openCount("any") > 0;
+  const throughWal = isLocalWal(db, locks) && samePageSize && locks.openCount("any") > 0;
   if (throughWal) {
     while (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
       yield (resume) => locks.whenReleased(resume);

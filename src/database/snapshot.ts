@@ -59,6 +59,8 @@ export class Snapshot {
     if (this.#abandoned) {
       throw new LitefsError("SNAPSHOT_ABANDONED", "the database was replaced during a snapshot");
     }
+    // Never written: it has no page, and not even a page size.
+    if (this.pageCount === 0) return undefined;
     const lockPgno = this.#store.lockPgno;
     const limit = Math.max(1, Math.floor(CHUNK_BYTES / this.pageSize));
     const pgnos = new Uint32Array(limit);

@@ -321,7 +321,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         if (next.done === true) this.#reply(id, next.value);
         else next.value(step);
       } catch (error) {
-        this.#fail(id, error);
+        if (errorCode(error) === "SNAPSHOT_ABANDONED") this.#reply(id, { kind: "changed" });
+        else this.#fail(id, error);
       }
     };
     step();

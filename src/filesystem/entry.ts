@@ -2,6 +2,7 @@ import type { Database } from "../database/database.ts";
 import type { DatabaseFiles, FileKind } from "../database/database-files.ts";
 import type { DaemonLocks, Job } from "../database/host.ts";
 import { runJob } from "../database/host.ts";
+import type { Position } from "../lib/position.ts";
 import { LocalWal } from "../database/local-wal.ts";
 import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
 import { DAEMON_FH, LockTable } from "./lock-table.ts";
@@ -34,11 +35,14 @@ export class DatabaseEntry implements DaemonLocks {
   readonly #waiting: (() => void)[] = [];
   readonly #queue: (() => void)[] = [];
   #running = false;
+  /** Where the database stood when the running job began. */
+  #positionBefore: Position;
   readonly #newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode;
 
   constructor(db: Database, newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode) {
     this.db = db;
     this.local = new LocalWal(db, this);
+    this.#positionBefore = db.position;
     this.#newNode = newNode;
   }
 
@@ -104,8 +108,17 @@ export class DatabaseEntry implements DaemonLocks {
     return this.#running;
   }
 
+  /**
+   * The position that every reader of the mount sees. A job that applies transactions moves the
+   * database first, and has shown them to all readers when it is done.
+   */
+  get visiblePosition(): Position {
+    return this.#running ? this.#positionBefore : this.db.position;
+  }
+
   #next(): void {
     const next = this.#queue.shift();
+    this.#positionBefore = this.db.position;
     this.#running = next !== undefined;
     next?.();
   }

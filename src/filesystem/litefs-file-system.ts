@@ -689,10 +689,16 @@ export class LitefsFileSystem implements FuseHandler {
       id: this.#nextNodeId++,
       size: isPosition ? 34 : 0,
       lookups: 0,
-      content: () => (isPosition ? `${formatPosition(entry.db.position)}\n` : ""),
+      content: () => (isPosition ? this.#positionText(entry) : ""),
     };
     this.#nodes.set(node.id, node);
     return node;
+  }
+
+  /** Whoever waits for a position here and then reads must find it. */
+  #positionText(entry: DatabaseEntry): string {
+    const position = this.#host.isPrimary() ? entry.db.position : entry.visiblePosition;
+    return `${formatPosition(position)}\n`;
   }
 
   #openNode(node: Node): number {
