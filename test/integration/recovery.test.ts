@@ -1,0 +1,222 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type Database from "better-sqlite3";
+import { expect, test } from "vitest";
+import { cleanUpAfterEach, Cluster } from "../support/cluster.ts";
+import { startPython } from "../support/shell.ts";
+
+cleanUpAfterEach();
+
+const MEGABYTE = 1024 * 1024;
+
+function createTable(db: Database.Database, mode = "WAL"): Database.Statement {
+  db.pragma(`journal_mode=${mode}`);
+  db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, x)");
+  return db.prepare("INSERT INTO t(x) VALUES (randomblob(?))");
+}
+
+/** Inserts rows until its database goes away; prints the number of the last acknowledged one. */
+const WRITE_UNTIL_KILLED = `
+last = 0
+try:
+  while True:
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("INSERT INTO t(id, x) VALUES (?, randomblob(500))", (last + 1,))
+    db.execute("COMMIT")
+    last += 1
+    if last % 20 == 0:
+      with open(sys.argv[1].replace("/mnt/", "/") + ".progress", "w") as f: f.write(str(last))
+except sqlite3.Error as e:
+  pass
+print(last)`;
+
+async function waitForProgress(file: string, count: number): Promise<void> {
+  for (let i = 0; i < 2000; i++) {
+    const text = fs.existsSync(file) ? fs.readFileSync(file, "utf8") : "";
+    if (Number(text) >= count) return;
+    await sleep(10);
+  }
+  throw new Error(`${file} never reached ${count}`);
+}
+
+test.each(["SIGTERM", "SIGKILL"] as const)(
+  "a replica comes back after %s and catches up",
+  async (signal) => {
+    const cluster = await Cluster.start();
+    const db = cluster.connect(cluster.primary, "app.db");
+    const insert = createTable(db);
+    insert.run(10);
+    await cluster.waitForReplicas("app.db");
+    const end = signal === "SIGTERM" ? cluster.replica.stop() : cluster.replica.kill();
+    for (let i = 0; i < 300; i++) insert.run(2000);
+    await end;
+    for (let i = 0; i < 10; i++) insert.run(2000);
+    await cluster.replica.start();
+    expect(cluster.replica.log).not.toContain("quarantined");
+    await cluster.waitForReplicas("app.db");
+    const local = cluster.connect(cluster.replica, "app.db");
+    expect(local.prepare("SELECT count(*) FROM t").pluck().get()).toBe(311);
+    local.close();
+    // It went on from its own position, no snapshot was needed.
+    expect(cluster.primary.log.match(/snapshot sent/g) ?? []).toHaveLength(2);
+    await cluster.verify();
+  },
+);
+
+test("a replica is killed again and again while it receives", async () => {
+  const cluster = await Cluster.start({ replicas: 1 });
+  createTable(cluster.connect(cluster.primary, "app.db"));
+  cluster.closeConnections();
+  const writer = startPython(
+    cluster.primary.file("app.db"),
+    `
+for i in range(3000):
+  db.execute("INSERT INTO t(x) VALUES (randomblob(1000))")
+  time.sleep(0.001)`,
+  );
+  for (let round = 0; round < 3; round++) {
+    await sleep(300);
+    await cluster.replica.kill();
+    await cluster.replica.start();
+    const local = cluster.connect(cluster.replica, "app.db");
+    expect(local.pragma("quick_check", { simple: true })).toBe("ok");
+    if (round % 2 === 0) local.close();
+  }
+  cluster.closeConnections();
+  const { code, stderr } = await writer;
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  await cluster.waitForReplicas("app.db");
+  await cluster.verify();
+});
+
+test.each([
+  ["SIGTERM", "WAL"],
+  ["SIGKILL", "WAL"],
+  ["SIGTERM", "DELETE"],
+  ["SIGKILL", "DELETE"],
+] as const)(
+  "%s of the primary under load in %s mode loses no acknowledged commit",
+  async (signal, mode) => {
+    const cluster = await Cluster.start({ replicas: 1 });
+    createTable(cluster.connect(cluster.primary, "app.db"), mode);
+    cluster.closeConnections();
+    let acknowledged = 0;
+    for (let round = 0; round < 2; round++) {
+      const progress = path.join(cluster.primary.options.directory, "app.db.progress");
+      fs.rmSync(progress, { force: true });
+      const writer = startPython(
+        cluster.primary.file("app.db"),
+        WRITE_UNTIL_KILLED.replace("last = 0", `last = ${acknowledged}`),
+      );
+      await waitForProgress(progress, acknowledged + 200);
+      if (signal === "SIGKILL") await cluster.primary.kill();
+      else await cluster.primary.stop();
+      const { stdout } = await writer;
+      acknowledged = Number(stdout);
+      await cluster.primary.start();
+      const db = cluster.connect(cluster.primary, "app.db");
+      const count = Number(db.prepare("SELECT max(id) FROM t").pluck().get());
+      expect(count).toBeGreaterThanOrEqual(acknowledged);
+      expect(db.prepare("SELECT count(*) FROM t").pluck().get()).toBe(count);
+      // One commit may have been complete without its writer having been told.
+      expect(count).toBeLessThanOrEqual(acknowledged + 1);
+      acknowledged = count;
+      await cluster.waitForReplicas("app.db");
+      await cluster.verify();
+    }
+  },
+);
+
+test("a killed writer leaves nothing behind that hinders the next", async () => {
+  const cluster = await Cluster.start({ replicas: 1 });
+  for (const mode of ["WAL", "DELETE"]) {
+    const name = `${mode}.db`;
+    createTable(cluster.connect(cluster.primary, name), mode);
+    cluster.closeConnections();
+    for (let round = 0; round < 3; round++) {
+      const { stderr } = await startPython(
+        cluster.primary.file(name),
+        `
+import signal, threading
+threading.Timer(0.15, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+while True:
+  db.execute("BEGIN IMMEDIATE")
+  db.execute("PRAGMA cache_size=5")
+  for i in range(20): db.execute("INSERT INTO t(x) VALUES (randomblob(2000))")
+  db.execute("COMMIT")`,
+      );
+      expect(stderr).toBe("");
+      const db = cluster.connect(cluster.primary, name, { timeout: 1000 });
+      expect(Number(db.prepare("SELECT count(*) FROM t").pluck().get()) % 20).toBe(0);
+      db.exec("BEGIN IMMEDIATE; INSERT INTO t(x) VALUES (1); DELETE FROM t WHERE x = 1; COMMIT");
+      await cluster.waitForReplicas(name);
+      await cluster.verify();
+    }
+  }
+});
+
+test("a primary with another history: replicas take its snapshot and keep what was theirs", async () => {
+  const cluster = await Cluster.start();
+  const db = cluster.connect(cluster.primary, "app.db");
+  const insert = createTable(db);
+  insert.run(100);
+  await cluster.waitForReplicas("app.db");
+  cluster.closeConnections();
+  await cluster.primary.stop();
+  const older = path.join(cluster.directory, "older");
+  fs.cpSync(cluster.primary.dataDirectory, older, { recursive: true });
+  await cluster.primary.start();
+  const again = cluster.connect(cluster.primary, "app.db");
+  for (let i = 0; i < 5; i++) again.exec("INSERT INTO t(x) VALUES ('lost')");
+  await cluster.waitForReplicas("app.db");
+  cluster.closeConnections();
+  const reader = cluster.connect(cluster.replica, "app.db");
+  expect(reader.prepare("SELECT count(*) FROM t").pluck().get()).toBe(6);
+
+  await cluster.primary.stop();
+  fs.rmSync(cluster.primary.dataDirectory, { recursive: true });
+  fs.renameSync(older, cluster.primary.dataDirectory);
+  await cluster.primary.start();
+  const other = cluster.connect(cluster.primary, "app.db");
+  other.exec("INSERT INTO t(x) VALUES ('other')");
+  await cluster.waitForReplicas("app.db");
+  // A connection that was open all the time sees the new history.
+  expect(reader.prepare("SELECT x FROM t WHERE id > 1").pluck().all()).toEqual(["other"]);
+  for (const node of cluster.replicas) {
+    const kept = fs.readdirSync(node.dataFile("app.db", "diverged"));
+    expect(kept, `${node.name} keeps the abandoned history`).toHaveLength(1);
+  }
+  await cluster.verify();
+});
+
+test("a late replica gets a snapshot of 50 MB while writes go on", async () => {
+  const cluster = await Cluster.create({ replicas: 1 });
+  await cluster.primary.start();
+  const db = cluster.connect(cluster.primary, "app.db");
+  const insert = createTable(db);
+  db.transaction(() => {
+    for (let i = 0; i < 50; i++) insert.run(MEGABYTE);
+  })();
+  db.pragma("wal_checkpoint(TRUNCATE)");
+  const writer = startPython(
+    cluster.primary.file("app.db"),
+    `
+end = time.time() + 4
+n = 0
+while time.time() < end:
+  db.execute("UPDATE t SET x = randomblob(3000) WHERE id = abs(random()) % 50 + 1")
+  db.execute("INSERT INTO t(x) VALUES (randomblob(1000))")
+  n += 1
+print(n)`,
+  );
+  await sleep(300);
+  await cluster.replica.start();
+  const { code, stdout, stderr } = await writer;
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(Number(stdout)).toBeGreaterThan(20);
+  await cluster.waitForReplicas("app.db");
+  const local = cluster.connect(cluster.replica, "app.db");
+  expect(local.prepare("SELECT count(*) FROM t").pluck().get()).toBe(50 + Number(stdout));
+  await cluster.verify();
+});
