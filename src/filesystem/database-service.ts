@@ -12,6 +12,7 @@ import type { DatabaseFiles } from "../database/database-files.ts";
 import type { VerifyResult } from "../database/engine.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
+import { settleAfterDemotion } from "../database/demote.ts";
 import { openDatabase } from "../database/recover.ts";
 import { applySnapshot } from "../database/replace.ts";
 import { Snapshot } from "../database/snapshot.ts";
@@ -212,7 +213,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         this.#verify(request.id, request.database);
         return;
       case "set-role":
-        this.#isPrimary = request.isPrimary;
+        this.#setRole(request.isPrimary);
         this.#primaryHostname = request.primaryHostname;
         this.#reply(request.id, undefined);
         return;
@@ -222,6 +223,23 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         return;
       default:
         assertNever(request);
+    }
+  }
+
+  #setRole(isPrimary: boolean): void {
+    const changes = isPrimary !== this.#isPrimary;
+    this.#isPrimary = isPrimary;
+    if (!changes) return;
+    for (const entry of this.fileSystem.entries.values()) {
+      // Applications write the wal-index of a primary; what we know of it is worth nothing after.
+      entry.local.forgetIndex();
+      const { db } = entry;
+      if (isPrimary || !db.hasOpenChanges) continue;
+      entry.enqueue(
+        () => settleAfterDemotion(db, entry),
+        () => undefined,
+        (error) => db.quarantine(`cannot take back what was not committed: ${errorText(error)}`),
+      );
     }
   }
 

@@ -34,6 +34,8 @@ export class DatabaseEntry implements DaemonLocks {
   readonly nodes: Map<FileKind, FileNode> = new Map<FileKind, FileNode>();
   readonly #waiting: (() => void)[] = [];
   readonly #queue: (() => void)[] = [];
+  /** Files on which the daemon holds a lock. */
+  readonly #locked = new Set<FileNode>();
   #running = false;
   /** Where the database stood when the running job began. */
   #positionBefore: Position;
@@ -58,14 +60,21 @@ export class DatabaseEntry implements DaemonLocks {
   // The daemon's locks.
 
   tryLock(kind: "database" | "shm", first: number, last: number): boolean {
-    const { locks } = this.node(kind);
+    const node = this.node(kind);
+    const { locks } = node;
     if (locks.conflict(0, 0, true, first, last, F_WRLCK) !== undefined) return false;
     locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_WRLCK);
+    this.#locked.add(node);
     return true;
   }
 
   unlock(kind: "database" | "shm", first: number, last: number): void {
-    this.node(kind).locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_UNLCK);
+    // By now the name may belong to another file; whoever has the old one open waits for it.
+    for (const node of this.#locked) {
+      if (node.kind !== kind) continue;
+      node.locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_UNLCK);
+      if (!node.locks.isDaemonLocked) this.#locked.delete(node);
+    }
     this.released();
   }
 
@@ -91,21 +100,25 @@ export class DatabaseEntry implements DaemonLocks {
     this.#queue.push(() =>
       runJob(
         job(),
-        (result) => {
-          done(result);
-          this.#next();
-        },
-        (error) => {
-          failed(error);
-          this.#next();
-        },
+        (result) => this.#ended(() => done(result)),
+        (error) => this.#ended(() => failed(error)),
       ),
     );
     if (!this.#running) this.#next();
   }
 
+  /** Nothing runs while the outcome is reported, and whatever becomes of that, the next one runs. */
+  #ended(report: () => void): void {
+    this.#running = false;
+    try {
+      report();
+    } finally {
+      if (!this.#running) this.#next();
+    }
+  }
+
   get isBusy(): boolean {
-    return this.#running;
+    return this.#running || this.#queue.length > 0;
   }
 
   /**

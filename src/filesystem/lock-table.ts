@@ -27,6 +27,10 @@ export class LockTable {
     return this.#locks.length;
   }
 
+  get isDaemonLocked(): boolean {
+    return this.#locks.some((lock) => lock.fh === DAEMON_FH);
+  }
+
   /** A lock of another owner that is in the way, or undefined. */
   conflict(
     ownerLo: number,

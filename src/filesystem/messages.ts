@@ -1,4 +1,3 @@
-import type { MessagePort } from "node:worker_threads";
 import { REQUEST_COUNTS_BYTES } from "../fuse/request-counts.ts";
 import type { ApplyResult, DatabaseState, VerifyResult } from "../database/engine.ts";
 
@@ -12,20 +11,6 @@ export interface MountThreadData {
   readonly debug: boolean;
   readonly logFormat: "text" | "json";
   readonly logTimestamp: boolean;
-  /** To the notifier thread. */
-  readonly notifierPort: MessagePort;
-}
-
-export interface NotifierThreadData {
-  readonly shared: SharedArrayBuffer;
-  readonly port: MessagePort;
-}
-
-/** A batch of notifications for the notifier to write, in order. */
-export interface NotificationBatch {
-  readonly fd: number;
-  readonly messages: readonly Uint8Array[];
-  readonly batch: number;
 }
 
 /** From the main thread. Those with an `id` are answered by a result with the same one. */
@@ -88,6 +73,8 @@ export type MountEvent =
   | { readonly type: "changed"; readonly databases: readonly DatabaseUpdate[] }
   | { readonly type: "result"; readonly id: number; readonly result: MountResult }
   | { readonly type: "failure"; readonly id: number; readonly code: string; readonly text: string }
+  /** Notifications for the main thread to write, in order; then `settledBatch` is this batch. */
+  | { readonly type: "notify"; readonly messages: readonly Uint8Array[]; readonly batch: number }
   | { readonly type: "ended"; readonly how: "unmounted" | "stopped" };
 
 /**

@@ -1,7 +1,6 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { MessageChannel, Worker } from "node:worker_threads";
-import type { MessagePort } from "node:worker_threads";
+import { Worker } from "node:worker_threads";
 import type {
   ApplyResult,
   Engine,
@@ -15,7 +14,7 @@ import { LogReader } from "../database/log/log-reader.ts";
 import { LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Position } from "../lib/position.ts";
-import { writeNotification } from "../fuse/notify.ts";
+import { writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { LAG_NODE_ID } from "./litefs-file-system.ts";
@@ -26,7 +25,6 @@ import type {
   MountRequest,
   MountResult,
   MountThreadData,
-  NotifierThreadData,
   SnapshotInfo,
   SnapshotPagesMessage,
 } from "./messages.ts";
@@ -53,8 +51,6 @@ type Call = WithoutId<MountRequest>;
  */
 const O_PATH = 0o10000000;
 
-const WORKER_EXTENSION = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
-
 /**
  * The mount thread, as the main thread uses it. Messages wait in a port; a wake-up through the
  * kernel brings the mount thread out of its blocking read to look at them.
@@ -73,10 +69,12 @@ export class MountClient implements Engine {
   readonly #readers = new Map<string, LogReader>();
   readonly #ended = Promise.withResolvers<"unmounted" | "stopped">();
   #worker: Worker | undefined;
-  #notifier: Worker | undefined;
+  /** Wake-ups work: the kernel knows the inode they go through. */
   #deviceFd = -1;
+  #mountFd = -1;
   #pin: fs.promises.FileHandle | undefined;
   #nextId = 1;
+  #notifications: Promise<void> = Promise.resolve();
   #stopping = false;
   #dead = false;
 
@@ -96,7 +94,6 @@ export class MountClient implements Engine {
 
   /** Starts the threads and opens all databases. Rejects when the data directory is unusable. */
   async open(): Promise<void> {
-    const { port1, port2 } = new MessageChannel();
     const shared = this.#words.buffer as SharedArrayBuffer;
     const { role, log } = this.#options;
     const data: MountThreadData = {
@@ -108,22 +105,17 @@ export class MountClient implements Engine {
       debug: log.debug,
       logFormat: log.format,
       logTimestamp: log.timestamp,
-      notifierPort: port1,
     };
-    const notifierData: NotifierThreadData = { shared, port: port2 };
-    this.#notifier = startWorker("notifier-thread", notifierData, [port2]);
-    this.#worker = startWorker("mount-thread", data, [port1]);
+    this.#worker = startMountThread(data);
     const opened = Promise.withResolvers<void>();
     this.#worker.on("message", (event: MountEvent) => {
       if (event.type === "opened") opened.resolve();
       this.#receive(event);
     });
-    for (const worker of [this.#worker, this.#notifier]) {
-      worker.on("error", (error) => {
-        opened.reject(error);
-        this.#fatal(error);
-      });
-    }
+    this.#worker.on("error", (error) => {
+      opened.reject(error);
+      this.#fatal(error);
+    });
     this.#worker.on("exit", () => {
       if (!this.#stopping) this.#fatal(new Error("the mount thread ended unexpectedly"));
       this.#ended.resolve("stopped");
@@ -146,6 +138,7 @@ export class MountClient implements Engine {
 
   /** Begins to serve a mount. Messages flow once one file of it is held open. */
   async serve(deviceFd: number, mountPoint: string): Promise<void> {
+    this.#mountFd = deviceFd;
     this.#worker?.postMessage({ type: "serve", fd: deviceFd } satisfies MountRequest);
     this.#pin = await fs.promises.open(path.join(mountPoint, LAG_NAME), O_PATH);
     // From here on the kernel knows the inode that wake-ups go through.
@@ -170,7 +163,6 @@ export class MountClient implements Engine {
   async close(): Promise<void> {
     this.#stopping = true;
     this.#deviceFd = -1;
-    await this.#notifier?.terminate();
     await this.#worker?.terminate();
   }
 
@@ -287,6 +279,9 @@ export class MountClient implements Engine {
         this.#calls.get(event.id)?.reject(new LitefsError(event.code, event.text));
         this.#calls.delete(event.id);
         return;
+      case "notify":
+        this.#notifications = this.#notifications.then(() => this.#notify(event));
+        return;
       case "ended":
         this.#stopping = true;
         this.#ended.resolve(event.how);
@@ -295,6 +290,22 @@ export class MountClient implements Engine {
         }
         this.#calls.clear();
     }
+  }
+
+  /**
+   * Writes STORE and INVAL for the mount thread, which must not: they wait for pages of requests
+   * that only it can answer. Here the waiting happens in the thread pool.
+   */
+  async #notify({ messages, batch }: Extract<MountEvent, { type: "notify" }>): Promise<void> {
+    try {
+      for (const message of messages) await writeNotificationAsync(this.#mountFd, message);
+    } catch (error) {
+      // A cache that may be stale is worse than no service.
+      if (!this.#stopping) this.#fatal(new Error("cannot notify the kernel", { cause: error }));
+      return;
+    }
+    Atomics.store(this.#words, SHARED.settledBatch, batch);
+    this.#wake();
   }
 
   #changed(databases: readonly DatabaseUpdate[]): void {
@@ -309,12 +320,12 @@ export class MountClient implements Engine {
   }
 }
 
-function startWorker(name: string, data: object, transferList: MessagePort[]): Worker {
-  return new Worker(new URL(`./${name}${WORKER_EXTENSION}`, import.meta.url), {
+function startMountThread(data: MountThreadData): Worker {
+  const extension = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
+  return new Worker(new URL(`./mount-thread${extension}`, import.meta.url), {
     workerData: data,
-    transferList,
-    name,
-    // Small heaps: pages live outside of them.
+    name: "mount-thread",
+    // A small heap: pages live outside of it.
     resourceLimits: { maxYoungGenerationSizeMb: 8 },
   });
 }

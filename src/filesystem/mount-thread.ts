@@ -10,7 +10,7 @@ import { wakeMessage } from "../fuse/wake.ts";
 import { DatabaseService } from "./database-service.ts";
 import { LAG_NODE_ID } from "./litefs-file-system.ts";
 import { SHARED, SHARED_REQUEST_COUNTS_OFFSET_BYTES } from "./messages.ts";
-import type { MountEvent, MountRequest, MountThreadData, NotificationBatch } from "./messages.ts";
+import type { MountEvent, MountRequest, MountThreadData } from "./messages.ts";
 
 /*
  * Entry of the mount thread. It opens every database, says so, and then serves the kernel in a
@@ -34,9 +34,8 @@ const service = new DatabaseService({
   logger,
   post: (event: MountEvent, transfer: ArrayBuffer[]) => port.postMessage(event, transfer),
   sendNotifications: (messages, batch) => {
-    const message: NotificationBatch = { fd: deviceFd, messages, batch };
     const buffers = messages.map((bytes) => bytes.buffer as ArrayBuffer);
-    data.notifierPort.postMessage(message, buffers);
+    port.postMessage({ type: "notify", messages, batch } satisfies MountEvent, buffers);
   },
   writeNotification: (message) => writeNotification(deviceFd, message) === "ok",
   wakeSelf: () => {
@@ -80,5 +79,4 @@ port.once("message", (request: MountRequest) => {
   service.close();
   port.postMessage({ type: "ended", how } satisfies MountEvent);
   port.close();
-  data.notifierPort.close();
 });

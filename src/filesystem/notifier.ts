@@ -11,7 +11,7 @@ const PAGE_BYTES = 4096;
 /**
  * The outbox of notifications to the kernel. The mount thread fills it and never writes STORE and
  * INVAL itself: they wait for page locks that a READ still unanswered by this thread may hold. The
- * notifier thread writes them in order and reports how far it has come.
+ * main thread writes them in order and reports how far it has come.
  */
 export class Outbox {
   #batch: Uint8Array[] = [];
@@ -45,7 +45,7 @@ export class Outbox {
     this.#batch = [];
   }
 
-  /** The notifier has written all batches up to this one. */
+  /** The main thread has written all batches up to this one. */
   confirm(batch: number): void {
     this.#settledBatches = batch;
     while ((this.#settling[0]?.batch ?? Infinity) <= batch) this.#settling.shift()?.then();
