@@ -292,6 +292,11 @@ export class MountClient implements Engine {
     }
   }
 
+  #acceptChanges(): void {
+    Atomics.store(this.#words, SHARED.changePosted, 0);
+    if (Atomics.load(this.#words, SHARED.changeWaiting) === 1) this.#wake();
+  }
+
   /**
    * Writes STORE and INVAL for the mount thread, which must not: they wait for pages of requests
    * that only it can answer. Here the waiting happens in the thread pool.
@@ -314,11 +319,17 @@ export class MountClient implements Engine {
       this.databases.set(state.name, state);
       names.add(state.name);
     }
-    Atomics.store(this.#words, SHARED.changePosted, 0);
-    if (Atomics.load(this.#words, SHARED.changeWaiting) === 1) this.#wake();
     for (const listener of this.#listeners) listener(names);
+    setTimeout(() => this.#acceptChanges(), CHANGE_INTERVAL_MS);
   }
 }
+
+/**
+ * The first commit after a pause is told at once, those of the next millisecond together: on a
+ * machine of two cores, streaming each of 5,000 commits a second on its own takes from the writer
+ * the time that it needs.
+ */
+const CHANGE_INTERVAL_MS = 1;
 
 function startMountThread(data: MountThreadData): Worker {
   const extension = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
