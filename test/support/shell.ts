@@ -39,13 +39,18 @@ export function python(databasePath: string, source: string): string {
   return shell("python3", ["-c", pythonProgram(source), databasePath]);
 }
 
-/** The same, while the test goes on. */
-export async function startPython(databasePath: string, source: string): Promise<ShellResult> {
+/** The same, while the test goes on. Killed when the signal is aborted. */
+export async function startPython(
+  databasePath: string,
+  source: string,
+  stop?: AbortSignal,
+): Promise<ShellResult> {
   const child = spawn("python3", ["-c", pythonProgram(source), databasePath], {
     stdio: ["ignore", "pipe", "pipe"],
     timeout: TIMEOUT_MS,
     killSignal: "SIGKILL",
   });
+  stop?.addEventListener("abort", () => child.kill("SIGKILL"));
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
   if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
   return { code: child.exitCode, stdout: stdout.trimEnd(), stderr };

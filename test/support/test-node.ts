@@ -38,6 +38,7 @@ export class TestNode {
   #exit: Promise<NodeExit> | undefined;
   #guard: ChildProcess | undefined;
   #logStart = 0;
+  readonly #dataConfig: string[] = [];
 
   constructor(options: NodeOptions) {
     this.options = options;
@@ -80,6 +81,11 @@ export class TestNode {
     return path.join(this.dataDirectory, "dbs", database, name);
   }
 
+  /** Adds a setting to the `data` section. */
+  useDataConfig(line: string): void {
+    this.#dataConfig.push(line);
+  }
+
   writeConfig(extra: string = this.options.config): void {
     const { options } = this;
     const lines = [
@@ -93,7 +99,8 @@ export class TestNode {
       "  reconnect-delay: 100ms",
       extra,
     ];
-    if (!/^data:/m.test(extra)) lines.push(`data: {dir: ${JSON.stringify(this.dataDirectory)}}`);
+    const data = [`dir: ${JSON.stringify(this.dataDirectory)}`, ...this.#dataConfig].join(", ");
+    lines.push(`data: {${data}}`);
     fs.writeFileSync(this.configPath, `${lines.join("\n")}\n`);
   }
 
