@@ -1,4 +1,5 @@
 import { errorText, FormatError } from "../lib/errors.ts";
+import { formatPosition } from "../lib/position.ts";
 import { bigintHi, bigintLo } from "../ltx/crc64.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import { isSnapshot } from "../ltx/header.ts";
@@ -106,34 +107,57 @@ function* applyThroughWal(
   while (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
     yield (resume) => locks.whenReleased(resume);
   }
-  let refusal: string | undefined;
+  let stopped: Stopped | undefined;
   let rest: readonly ReceivedTransaction[] = [];
   try {
     for (const [i, transaction] of transactions.entries()) {
-      refusal = refusalOf(db, transaction);
-      if (refusal !== undefined) break;
-      if (transaction.header.commit === 0) {
+      if (transaction.header.commit === 0 && refusalOf(db, transaction) === undefined) {
         // Whoever has the database open keeps what he opened; what follows is another file.
         yield* local.publish();
-        commitToLog(db, transaction);
-        db.log.sync();
-        yield* removeDatabase(db);
+        yield* dropDatabase(db, transaction);
         rest = transactions.slice(i + 1);
         break;
       }
-      appendToWal(db, local, transaction);
+      stopped = tryNext(db, transaction, () => appendToWal(db, local, transaction));
+      if (stopped !== undefined) break;
     }
+    // Also after a failure: what is committed must not stay hidden from readers.
     yield* local.publish();
   } finally {
     locks.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
   }
   db.host.changed(db.name);
-  if (refusal !== undefined) return mismatch(db, refusal);
-  if (rest.length > 0) return yield* applyInPlace(db, locks, rest);
-  return { kind: "applied", position: db.position };
+  if (stopped !== undefined || rest.length === 0) return resultOf(db, stopped);
+  return yield* applyInPlace(db, locks, rest);
 }
 
-/** Log first, then the WAL; a full disk at the second takes the first back. */
+/** Why a batch ends before its last transaction. */
+type Stopped = { readonly refusal: string } | { readonly error: unknown };
+
+/** Takes the next transaction, or says why not; what went wrong on the way is taken back. */
+function tryNext(
+  db: Database,
+  transaction: ReceivedTransaction,
+  take: () => void,
+): Stopped | undefined {
+  const refusal = refusalOf(db, transaction);
+  if (refusal !== undefined) return { refusal };
+  try {
+    take();
+    return undefined;
+  } catch (error) {
+    return { error };
+  }
+}
+
+function resultOf(db: Database, stopped: Stopped | undefined): ApplyResult {
+  if (db.status === "quarantined") return { kind: "quarantined", reason: db.reason };
+  if (stopped === undefined) return { kind: "applied", position: db.position };
+  if ("refusal" in stopped) return mismatch(db, stopped.refusal);
+  throw stopped.error;
+}
+
+/** Log first, then the WAL; a full disk at either takes both back. */
 function appendToWal(db: Database, local: LocalWal, transaction: ReceivedTransaction): void {
   preserve(db, transaction);
   const mark = db.log.mark();
@@ -168,36 +192,68 @@ function* applyInPlace(
   locks: DaemonLocks,
   transactions: readonly ReceivedTransaction[],
 ): Job<ApplyResult> {
-  yield* lockOutReaders(locks);
-  let refusal: string | undefined;
-  const accepted: ReceivedTransaction[] = [];
-  let isDeletion = false;
+  let stopped: Stopped | undefined;
+  let next = 0;
   try {
-    for (const transaction of transactions) {
-      refusal = refusalOf(db, transaction);
-      if (refusal !== undefined) break;
-      preserve(db, transaction);
-      if (db.store.pageSize === 0) db.store.pageSize = transaction.header.pageSize;
-      commitToLog(db, transaction);
-      adopt(db, transaction);
-      accepted.push(transaction);
-      isDeletion = transaction.header.commit === 0;
+    yield* lockOutReaders(locks);
+    const accepted: ReceivedTransaction[] = [];
+    for (; next < transactions.length && stopped === undefined; next++) {
+      const transaction = transactions[next];
       // What follows a deletion is another file: it must not share this batch.
-      if (isDeletion) break;
+      if (transaction === undefined || transaction.header.commit === 0) break;
+      stopped = tryNext(db, transaction, () => appendToLog(db, transaction));
+      if (stopped === undefined) accepted.push(transaction);
     }
-    // The database file must never hold what the log could still lose.
-    db.log.sync();
-    if (isDeletion) yield* removeDatabase(db);
-    else writePages(db, accepted);
+    writeToFile(db, accepted);
+    const deletion = transactions[next];
+    if (stopped === undefined && deletion !== undefined && db.status !== "quarantined") {
+      const refusal = refusalOf(db, deletion);
+      if (refusal === undefined) yield* dropDatabase(db, deletion);
+      else stopped = { refusal };
+      next++;
+    }
     yield (resume) => db.kernel.settled(resume);
   } finally {
     unlockReaders(locks);
   }
   db.host.changed(db.name);
-  if (refusal !== undefined) return mismatch(db, refusal);
-  const rest = transactions.slice(accepted.length);
-  if (rest.length > 0) return yield* applyInPlace(db, locks, rest);
-  return { kind: "applied", position: db.position };
+  const isOver = stopped !== undefined || db.status === "quarantined";
+  if (isOver || next >= transactions.length) return resultOf(db, stopped);
+  return yield* applyInPlace(db, locks, transactions.slice(next));
+}
+
+function appendToLog(db: Database, transaction: ReceivedTransaction): void {
+  preserve(db, transaction);
+  const mark = db.log.mark();
+  try {
+    commitToLog(db, transaction);
+  } catch (error) {
+    db.log.truncateTo(mark);
+    throw error;
+  }
+  if (db.store.pageSize === 0) db.store.pageSize = transaction.header.pageSize;
+  adopt(db, transaction);
+}
+
+/**
+ * The log has the transactions, so they are committed; a file that cannot follow it now does so
+ * when the database is opened anew.
+ */
+function writeToFile(db: Database, accepted: readonly ReceivedTransaction[]): void {
+  try {
+    // The database file must never hold what the log could still lose.
+    db.log.sync();
+    writePages(db, accepted);
+  } catch (error) {
+    fallBehind(db, error);
+  }
+}
+
+function fallBehind(db: Database, error: unknown): void {
+  db.quarantine(
+    `its file could not be brought to ${formatPosition(db.position)} (${errorText(error)}); ` +
+      "mend the disk and restart the node, which completes it from the log",
+  );
 }
 
 /** PENDING keeps new readers out while those that are there finish. */
@@ -286,10 +342,14 @@ function writePages(db: Database, transactions: readonly ReceivedTransaction[]):
   const { pageSize } = db.store;
   const isNew = !db.files.exists("database");
   const file = db.files.getOrCreate("database");
-  for (const { pgnos, pages } of transactions) {
+  let pageCount = Math.ceil(file.size() / pageSize);
+  for (const { header, pgnos, pages } of transactions) {
     for (const [i, pgno] of pgnos.entries()) {
       file.writeAt(pages, i * pageSize, pageSize, (pgno - 1) * pageSize);
     }
+    // What a later one grows over again must be zeros, not what was there before.
+    if (header.commit < pageCount) file.truncate(header.commit * pageSize);
+    pageCount = header.commit;
   }
   const sizeBytes = db.store.pageCount * pageSize;
   if (file.size() !== sizeBytes) file.truncate(sizeBytes);
@@ -307,9 +367,16 @@ function writePages(db: Database, transactions: readonly ReceivedTransaction[]):
 }
 
 /** The database was dropped on the primary. Whoever has it open keeps the file he opened. */
-function* removeDatabase(db: Database): Job<void> {
-  db.removeFiles();
-  db.log.noteDurable(db.log.txid, "now");
+function* dropDatabase(db: Database, transaction: ReceivedTransaction): Job<void> {
+  appendToLog(db, transaction);
+  try {
+    db.log.sync();
+    db.removeFiles();
+    db.log.noteDurable(db.log.txid, "now");
+  } catch (error) {
+    fallBehind(db, error);
+    return;
+  }
   for (const kind of ["database", "journal", "wal", "shm"] as const) {
     db.kernel.invalidateName(kind);
   }

@@ -24,6 +24,13 @@ export function* checkpointLocalWal(
 ): Job<boolean> {
   const { store } = db;
   if (store.frames.count === 0) return false;
+  // A reader that does not see the newest frames would find their pages in the database file.
+  if (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) return false;
+  try {
+    yield* local.publish();
+  } finally {
+    locks.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
+  }
   if (store.frames.unwritten.size > 0) {
     if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;
     try {

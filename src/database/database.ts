@@ -11,8 +11,10 @@ import type { ChangedPages, Commit } from "./commit.ts";
 import type { DatabaseFiles, FileKind } from "./database-files.ts";
 import { DirtyPages } from "./dirty-pages.ts";
 import type { DatabaseStatus } from "./engine.ts";
+import type { OpenFile } from "./files.ts";
 import type { DatabaseHost, KernelCache } from "./host.ts";
 import { noKernelCache } from "./host.ts";
+import { rollBackJournal } from "./journal-rollback.ts";
 import type { TransactionLog } from "./log/transaction-log.ts";
 import type { OpenTransaction } from "./open-transaction.ts";
 import type { Outcome } from "./outcome.ts";
@@ -151,6 +153,40 @@ export class Database implements WalCaptureOwner {
     return "ok";
   }
 
+  /** Somebody has written to the database file and not committed. */
+  get hasOpenChanges(): boolean {
+    return this.#journalHot || this.#loose;
+  }
+
+  /**
+   * This node is not the primary any more, so what is not committed never will be. Whoever calls
+   * holds all locks on the database file. What was written without a journal cannot be taken back:
+   * it becomes a history of its own, which the primary's next snapshot replaces.
+   */
+  takeBackOpenChanges(): void {
+    if (this.#journalHot) {
+      rollBackJournal(this);
+      this.kernel.invalidateName("journal");
+      this.kernel.invalidate("database", 0, 0);
+      this.#dirty.reset();
+      this.#journalHot = false;
+      this.#loose = false;
+    } else if (this.#loose) {
+      const file = this.files.get("database");
+      const header = file === undefined ? undefined : readDatabaseHeader(file);
+      if (file === undefined || header === undefined || header instanceof FormatError) {
+        this.quarantine("it was being overwritten when this node stopped being the primary");
+        return;
+      }
+      this.store.abandonSnapshots();
+      const pageCount = databasePageCount(header, file.size());
+      this.#rebase(file, header.pageSize, pageCount);
+      this.#dirty.reset();
+      this.#loose = false;
+    }
+    this.host.changed(this.name);
+  }
+
   /**
    * Whoever wrote the database file without a journal is done: he has closed the file, or given
    * up his lock. Harmless to call at any other time.
@@ -213,7 +249,10 @@ export class Database implements WalCaptureOwner {
     // The database file must never hold what the log could still lose.
     this.log.sync();
     this.files.getOrCreate("database").writeAt(data, start, length, offset);
-    if (pgno > 0) this.store.frames.unwritten.delete(pgno);
+    const { unwritten } = this.store.frames;
+    if (pgno > 0) unwritten.delete(pgno);
+    // A checkpointer that is behind may put an older version over the newest one.
+    else unwritten.add(offset / this.store.pageSize + 1);
     return "ok";
   }
 
@@ -221,7 +260,7 @@ export class Database implements WalCaptureOwner {
     const file = this.files.getOrCreate("database");
     if (!this.#journalHot && !this.#loose && this.store.frames.count > 0) {
       // A checkpoint cuts the file to the committed size, or extends it before it writes.
-      if (sizeBytes < this.store.pageCount * this.store.pageSize) return "io";
+      if (!this.#isCutSafe(sizeBytes)) return "io";
       file.truncate(sizeBytes);
       return "ok";
     }
@@ -241,6 +280,22 @@ export class Database implements WalCaptureOwner {
     this.#dirty.beforeTruncate(sizeBytes);
     file.truncate(sizeBytes);
     return "ok";
+  }
+
+  /**
+   * A checkpointer may not know of the newest commit yet and cut the file to the size before it:
+   * no harm if the WAL has all the pages that go.
+   */
+  #isCutSafe(sizeBytes: number): boolean {
+    const { frames, pageCount, pageSize, lockPgno } = this.store;
+    const gone: number[] = [];
+    for (let pgno = Math.floor(sizeBytes / pageSize) + 1; pgno <= pageCount; pgno++) {
+      if (pgno === lockPgno) continue;
+      if (frames.newest(pgno) < 0) return false;
+      gone.push(pgno);
+    }
+    for (const pgno of gone) frames.unwritten.add(pgno);
+    return true;
   }
 
   // The rollback journal.
@@ -357,6 +412,11 @@ export class Database implements WalCaptureOwner {
       if (changed) this.#committed();
       return;
     }
+    if (this.#rebase(file, pageSize, pageCount)) this.#committed();
+  }
+
+  /** What the file holds is the database from here on, whatever it was. False if nothing changed. */
+  #rebase(file: OpenFile, pageSize: number, pageCount: number): boolean {
     this.store.checksums.clear();
     const sum = checksumFile(file, pageSize, pageCount, this.store.checksums);
     this.#syncDatabase();
@@ -366,7 +426,7 @@ export class Database implements WalCaptureOwner {
     this.log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
     this.store.pageSize = pageSize;
     this.store.pageCount = pageCount;
-    if (!isSame) this.#committed();
+    return !isSame;
   }
 
   #commit(pages: ChangedPages, pageCount: number): Commit {

@@ -81,33 +81,38 @@ export function runJob<T>(
   done: (result: T) => void,
   failed: (error: unknown) => void,
 ): void {
-  let depth = 0;
-  const step = (): void => {
-    let result: IteratorResult<Wait, T>;
-    try {
-      result = job.next();
-    } catch (error) {
-      failed(error);
-      return;
-    }
-    if (result.done === true) {
-      done(result.value);
-      return;
-    }
-    // A wait that is over at once must not grow the stack.
-    let resumed = false;
-    let waiting = true;
-    result.value(() => {
-      if (resumed) return;
-      resumed = true;
-      if (!waiting || depth > 100) step();
-    });
-    waiting = false;
-    if (resumed && depth <= 100) {
-      depth++;
-      step();
-      depth--;
+  let next = (): IteratorResult<Wait, T> => job.next();
+  const run = (): void => {
+    for (;;) {
+      let result: IteratorResult<Wait, T>;
+      try {
+        result = next();
+      } catch (error) {
+        failed(error);
+        return;
+      }
+      if (result.done === true) {
+        done(result.value);
+        return;
+      }
+      next = () => job.next();
+      // A wait that is over at once must not grow the stack.
+      let isOver = false;
+      let isStarting = true;
+      try {
+        result.value(() => {
+          if (isOver) return;
+          isOver = true;
+          if (!isStarting) run();
+        });
+      } catch (error) {
+        // The wait will never end: the job learns of it, and gives its locks back.
+        isOver = true;
+        next = () => job.throw(error);
+      }
+      isStarting = false;
+      if (!isOver) return;
     }
   };
-  step();
+  run();
 }

@@ -68,7 +68,15 @@ export class PageStore {
   /** Must be called before the committed version of a page becomes unreachable. */
   preserve(pgno: number): void {
     if (this.snapshots.size === 0) return;
-    for (const snapshot of this.snapshots) snapshot.preserve(pgno, this);
+    for (const snapshot of this.snapshots) {
+      try {
+        snapshot.preserve(pgno, this);
+      } catch {
+        // There is no room for the copy. Its reader is told, and the commit goes on.
+        snapshot.abandon();
+        this.snapshots.delete(snapshot);
+      }
+    }
   }
 
   /** The committed state is no longer what running snapshots began with. */
@@ -84,11 +92,12 @@ export class PageStore {
     const file = this.files.getOrCreate("database");
     const written: number[] = [];
     for (const pgno of [...unwritten].sort((a, b) => a - b)) {
+      if (pgno <= this.pageCount) {
+        this.readPage(pgno, scratch, 0);
+        file.writeAt(scratch, 0, this.pageSize, (pgno - 1) * this.pageSize);
+        written.push(pgno);
+      }
       unwritten.delete(pgno);
-      if (pgno > this.pageCount) continue;
-      this.readPage(pgno, scratch, 0);
-      file.writeAt(scratch, 0, this.pageSize, (pgno - 1) * this.pageSize);
-      written.push(pgno);
     }
     const sizeBytes = this.pageCount * this.pageSize;
     if (file.size() > sizeBytes) file.truncate(sizeBytes);

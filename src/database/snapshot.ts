@@ -1,5 +1,6 @@
 import { LitefsError } from "../lib/errors.ts";
 import type { OpenFile } from "./files.ts";
+import { lockPgno } from "../sqlite/locks.ts";
 import type { PageStore } from "./page-store.ts";
 
 const CHUNK_BYTES = 1024 * 1024;
@@ -61,13 +62,14 @@ export class Snapshot {
     }
     // Never written: it has no page, and not even a page size.
     if (this.pageCount === 0) return undefined;
-    const lockPgno = this.#store.lockPgno;
+    // Not the store's: the database may have been dropped meanwhile.
+    const skip = lockPgno(this.pageSize);
     const limit = Math.max(1, Math.floor(CHUNK_BYTES / this.pageSize));
     const pgnos = new Uint32Array(limit);
     const data = new Uint8Array(limit * this.pageSize);
     let count = 0;
     for (; count < limit && this.#nextPgno <= this.pageCount; this.#nextPgno++) {
-      if (this.#nextPgno === lockPgno) continue;
+      if (this.#nextPgno === skip) continue;
       pgnos[count] = this.#nextPgno;
       this.#read(this.#nextPgno, data, count * this.pageSize);
       count++;

@@ -1,0 +1,87 @@
+import type { FileKind } from "../../../../src/database/database-files.ts";
+import type { DaemonLocks, Job, KernelCache } from "../../../../src/database/host.ts";
+import { runJob } from "../../../../src/database/host.ts";
+
+/** The kernel's cache of one database, as far as the engine writes to it. */
+export class FakeKernel implements KernelCache {
+  /** The wal-index as applications have it mapped; undefined when none has. */
+  shm: Uint8Array | undefined;
+  readonly stored: { kind: FileKind; offset: number; length: number }[] = [];
+  invalidate(): void {
+    this.stored.length += 0;
+  }
+  invalidateName(): void {
+    this.stored.length += 0;
+  }
+  store(kind: FileKind, offset: number, data: Uint8Array): void {
+    this.stored.push({ kind, offset, length: data.length });
+    if (kind !== "shm") return;
+    const end = offset + data.length;
+    if (this.shm === undefined || this.shm.length < end) {
+      const grown = new Uint8Array(Math.ceil(end / 32768) * 32768);
+      grown.set(this.shm ?? new Uint8Array(0));
+      this.shm = grown;
+    }
+    this.shm.set(data, offset);
+  }
+  retrieve(
+    kind: FileKind,
+    offset: number,
+    length: number,
+    then: (data: Uint8Array | undefined) => void,
+  ): void {
+    then(kind === "shm" ? this.shm?.slice(offset, offset + length) : undefined);
+  }
+  settled(then: () => void): void {
+    then();
+  }
+}
+
+/** Locks that the test may hold against the daemon. */
+export class FakeLocks implements DaemonLocks {
+  readonly held = new Set<string>();
+  readonly #blocked = new Set<string>();
+  readonly #waiting: (() => void)[] = [];
+  opens = 0;
+
+  block(kind: "database" | "shm", byte: number): void {
+    this.#blocked.add(`${kind} ${byte}`);
+  }
+  release(): void {
+    this.#blocked.clear();
+    for (const then of this.#waiting.splice(0)) then();
+  }
+  tryLock(kind: "database" | "shm", first: number, last: number): boolean {
+    for (let byte = first; byte <= last; byte++) {
+      if (this.#blocked.has(`${kind} ${byte}`)) return false;
+    }
+    for (let byte = first; byte <= last; byte++) this.held.add(`${kind} ${byte}`);
+    return true;
+  }
+  unlock(kind: "database" | "shm", first: number, last: number): void {
+    for (let byte = first; byte <= last; byte++) this.held.delete(`${kind} ${byte}`);
+  }
+  whenReleased(then: () => void): void {
+    this.#waiting.push(then);
+  }
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+  openCount(): number {
+    return this.opens;
+  }
+}
+
+/** Runs a job that does not have to wait for anybody. */
+export function finish<T>(job: Job<T>): T {
+  let result: { value: T } | undefined;
+  let failure: { error: unknown } | undefined;
+  runJob(
+    job,
+    (value) => (result = { value }),
+    (error) => (failure = { error }),
+  );
+  if (failure !== undefined) throw failure.error;
+  if (result === undefined) throw new Error("the job waits");
+  return result.value;
+}
