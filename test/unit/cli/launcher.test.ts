@@ -69,7 +69,7 @@ echo "${name}:$*"
 
   function launch(launcher: string): { stdout: string; stderr: string; status: number | null } {
     // Only the fake node and the tools of the launcher are in PATH.
-    for (const tool of ["dirname", "readlink"]) {
+    for (const tool of ["dirname", "readlink", "find", "head"]) {
       const file = path.join(directory, "path", tool);
       fs.mkdirSync(path.dirname(file), { recursive: true });
       fs.symlinkSync(fs.existsSync(`/usr/bin/${tool}`) ? `/usr/bin/${tool}` : `/bin/${tool}`, file);
@@ -82,7 +82,7 @@ echo "${name}:$*"
   test.each(["v24.12.0", "v24.21.0", "v25.0.0", "v26.1.0-nightly"])("%s will do", (version) => {
     const launcher = install();
     fakeNode("path/node", version);
-    const stdout = `path/node:${directory}/src/cli/main.ts a b c\n`;
+    const stdout = `path/node:--max-semi-space-size=1 ${directory}/src/cli/main.ts a b c\n`;
     expect(launch(launcher)).toEqual({ stdout, stderr: "", status: 0 });
   });
 
@@ -106,9 +106,18 @@ echo "${name}:$*"
     expect(launch(launcher).stdout).toMatch(/^node_modules\/node\/bin\/node:/);
   });
 
+  test("a source edited after the build is preferred to what was built", () => {
+    write("dist/cli/main.js", "");
+    fs.utimesSync(path.join(directory, "dist/cli/main.js"), 1, 1);
+    const launcher = install();
+    fakeNode("path/node", "v24.21.0");
+    expect(launch(launcher).stdout).toContain("src/cli/main.ts");
+  });
+
   test("what was built is preferred to the source", () => {
     write("dist/cli/main.js", "");
     const launcher = install();
+    fs.utimesSync(path.join(directory, "src/cli/main.ts"), 1, 1);
     fakeNode("path/node", "v24.21.0");
     expect(launch(launcher).stdout).toContain("/dist/cli/main.js a b c");
   });
