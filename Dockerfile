@@ -9,7 +9,8 @@
 FROM node:24-slim AS build
 WORKDIR /build
 COPY package.json package-lock.json tsconfig.json tsconfig.build.json ./
-RUN npm ci
+# Without scripts: prepare would build, which is the next step or needs what is left out.
+RUN npm ci --ignore-scripts
 COPY src src
 RUN npm run build
 
@@ -20,7 +21,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/litefs
 COPY package.json package-lock.json ./
-RUN npm ci --omit=dev && npm cache clean --force
+RUN npm ci --omit=dev --ignore-scripts && npm cache clean --force
 COPY --from=build /build/dist dist
 COPY bin bin
 COPY litefs.yml.example ./
