@@ -67,6 +67,13 @@ class Node {
     this.#listenToSignals();
     const onExit = (): void => this.#engine?.requestStop();
     process.on("exit", onExit);
+    // A bug ends the node, but in order: the lease given up, the mount gone.
+    const onBug = (error: unknown): void => {
+      this.#logger.error("internal error, litefs shuts down", { error: stackOf(error) });
+      this.#fatal.resolve(EXIT_FATAL);
+    };
+    process.on("uncaughtException", onBug);
+    process.on("unhandledRejection", onBug);
     try {
       const code = await this.#startAndServe();
       await this.#stop();
@@ -78,6 +85,8 @@ class Node {
       return EXIT_FAILURE;
     } finally {
       process.off("exit", onExit);
+      process.off("uncaughtException", onBug);
+      process.off("unhandledRejection", onBug);
       for (const name of FORWARDED_SIGNALS) {
         if (this.#onSignal !== undefined) process.off(name, this.#onSignal);
       }
@@ -280,7 +289,8 @@ class Node {
     for (const timer of this.#timers) clearInterval(timer);
     const mount = this.#mount;
     this.#mount = undefined;
-    if (this.#engine?.isDead === true) await this.#attempt("abort", async () => await mount?.abort());
+    if (this.#engine?.isDead === true)
+      await this.#attempt("abort", async () => await mount?.abort());
     await this.#attempt("release the lease", async () => await this.#cluster?.stop());
     await this.#attempt("stop the http server", async () => await this.#http?.close());
     const engine = this.#engine;
@@ -310,4 +320,8 @@ class Node {
       this.#logger.error(`cannot ${what}`, { error: errorText(error) });
     }
   }
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

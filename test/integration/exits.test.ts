@@ -1,0 +1,47 @@
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+
+const CHILD = path.resolve(import.meta.dirname, "../support/exit-child.ts");
+let directory: string;
+
+beforeEach(() => {
+  directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-exits-"));
+});
+
+afterEach(() => {
+  try {
+    execFileSync("umount", ["-l", path.join(directory, "mnt")], { stdio: "ignore" });
+  } catch {
+    // Not mounted any more, which is what some of the tests are about.
+  }
+  fs.rmSync(directory, { recursive: true, force: true });
+});
+
+async function run(how: string): Promise<number | null> {
+  const child = spawn(process.execPath, [CHILD, how, directory], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  await once(child.stdout, "data");
+  // A process that hangs, half alive, is what this is about: the test must not hang with it.
+  const killer = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  const [code] = (await once(child, "exit")) as [number | null];
+  clearTimeout(killer);
+  return code;
+}
+
+// A worker that blocks in read(2) on /dev/fuse keeps a process alive for ever unless it is woken.
+test.each([
+  ["process.exit", 7],
+  ["throw", 1],
+  ["reject", 1],
+])("a process that ends by %s ends", async (how, code) => {
+  expect(await run(how)).toBe(code);
+});
+
+test("a connection that the kernel aborts ends the session", async () => {
+  expect(await run("aborted")).toBe(5);
+});

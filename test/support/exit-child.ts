@@ -1,0 +1,35 @@
+import * as fs from "node:fs";
+import { MountClient } from "../../src/filesystem/mount-client.ts";
+import { mountFuse } from "../../src/fuse/mount.ts";
+import { silentLogger } from "../../src/lib/log.ts";
+
+/** Mounts, then ends in the way that the test names: none of them may leave the process hanging. */
+const [how = "", directory = ""] = process.argv.slice(2);
+const mountPoint = `${directory}/mnt`;
+fs.mkdirSync(mountPoint, { recursive: true });
+const client = new MountClient({
+  dataDirectory: `${directory}/data`,
+  nodeId: 1n,
+  role: { isPrimary: true, primaryHostname: undefined },
+  logger: silentLogger,
+  log: { format: "text", timestamp: false, debug: false },
+  onFatal: () => process.exit(99),
+});
+process.on("exit", () => client.requestStop());
+await client.open();
+const mount = await mountFuse({ directory: mountPoint, fsname: "litefs", allowOther: false });
+await client.serve(mount.fd, mount.mountPoint);
+fs.writeSync(1, "mounted\n");
+
+if (how === "process.exit") process.exit(7);
+if (how === "throw") {
+  setImmediate(() => {
+    throw new Error("nobody catches this");
+  });
+}
+if (how === "reject") void Promise.reject(new Error("nobody catches this"));
+if (how === "aborted") {
+  void client.ended.then(() => process.exit(5));
+  await mount.abort();
+}
+setInterval(() => undefined, 1000);
