@@ -1,4 +1,4 @@
-import { FormatError } from "../lib/errors.ts";
+import type { FormatError } from "../lib/errors.ts";
 import { Crc64, pageChecksum, pageCrc } from "../ltx/crc64.ts";
 import {
   committedPageCount,

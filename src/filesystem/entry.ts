@@ -5,7 +5,8 @@ import { runJob } from "../database/host.ts";
 import type { Position } from "../lib/position.ts";
 import { LocalWal } from "../database/local-wal.ts";
 import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
-import { DAEMON_FH, LockTable } from "./lock-table.ts";
+import { DAEMON_FH } from "./lock-table.ts";
+import type { LockTable } from "./lock-table.ts";
 
 /** One file of a database as the kernel knows it. */
 export interface FileNode {

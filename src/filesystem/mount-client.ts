@@ -94,7 +94,7 @@ export class MountClient implements Engine {
 
   /** Starts the threads and opens all databases. Rejects when the data directory is unusable. */
   async open(): Promise<void> {
-    const shared = this.#words.buffer as SharedArrayBuffer;
+    const shared = this.#words.buffer;
     const { role, log } = this.#options;
     const data: MountThreadData = {
       dataDirectory: this.#options.dataDirectory,

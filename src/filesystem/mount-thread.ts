@@ -56,7 +56,7 @@ const service = new DatabaseService({
   },
   drain: (handle) => {
     for (;;) {
-      const received = receiveMessageOnPort(port) as { message: MountRequest } | undefined;
+      const received = receiveMessageOnPort(port);
       if (received === undefined) return;
       handle(received.message);
     }

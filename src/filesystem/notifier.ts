@@ -17,7 +17,7 @@ export class Outbox {
   #batch: Uint8Array[] = [];
   #sentBatches = 0;
   #settledBatches = 0;
-  readonly #settling: { readonly batch: number; readonly then: () => void }[] = [];
+  readonly #settling: { readonly batch: number; readonly resume: () => void }[] = [];
   readonly #send: (messages: Uint8Array[], batch: number) => void;
 
   constructor(send: (messages: Uint8Array[], batch: number) => void) {
@@ -35,7 +35,7 @@ export class Outbox {
       return;
     }
     this.flush();
-    this.#settling.push({ batch: this.#sentBatches, then });
+    this.#settling.push({ batch: this.#sentBatches, resume: then });
   }
 
   flush(): void {
@@ -48,7 +48,7 @@ export class Outbox {
   /** The main thread has written all batches up to this one. */
   confirm(batch: number): void {
     this.#settledBatches = batch;
-    while ((this.#settling[0]?.batch ?? Infinity) <= batch) this.#settling.shift()?.then();
+    while ((this.#settling[0]?.batch ?? Infinity) <= batch) this.#settling.shift()?.resume();
   }
 }
 
