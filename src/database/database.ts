@@ -168,9 +168,7 @@ export class Database implements WalCaptureOwner {
       rollBackJournal(this);
       this.kernel.invalidateName("journal");
       this.kernel.invalidate("database", 0, 0);
-      this.#dirty.reset();
-      this.#journalHot = false;
-      this.#loose = false;
+      this.forgetOpenChanges();
     } else if (this.#loose) {
       const file = this.files.get("database");
       const header = file === undefined ? undefined : readDatabaseHeader(file);
@@ -185,6 +183,13 @@ export class Database implements WalCaptureOwner {
       this.#loose = false;
     }
     this.host.changed(this.name);
+  }
+
+  /** All pages are about to be replaced, and with them whatever was not committed. */
+  forgetOpenChanges(): void {
+    this.#dirty.reset();
+    this.#journalHot = false;
+    this.#loose = false;
   }
 
   /**
@@ -222,8 +227,8 @@ export class Database implements WalCaptureOwner {
   }
 
   #beginLooseWrites(offset: number, data: Uint8Array, start: number, length: number): Outcome {
-    if (offset === 0 && length >= 16) {
-      const header = parseDatabaseHeader(data.subarray(start, start + Math.max(length, 100)));
+    if (offset === 0) {
+      const header = parseDatabaseHeader(data.subarray(start, start + length));
       if (header instanceof FormatError) {
         this.host.logger.warn("refused a file that is not a SQLite database", { db: this.name });
         return "unsupported";
@@ -373,6 +378,10 @@ export class Database implements WalCaptureOwner {
     if (!changed) {
       if (this.log.isLoose) this.log.noteDurable(this.log.state.durableTxid, "now");
       return;
+    }
+    if (this.store.snapshots.size > 0) {
+      // The file is cut next, and nobody asks then.
+      for (let p = pageCount + 1; p <= this.store.pageCount; p++) this.store.preserve(p);
     }
     this.#adopt(dirty, pageCount);
     this.#makeRollbackCommitDurable();

@@ -1,4 +1,4 @@
-import { LitefsError } from "../lib/errors.ts";
+import { errorText, LitefsError } from "../lib/errors.ts";
 import { bigintHi, bigintLo } from "../ltx/crc64.ts";
 import type { LtxSummary } from "../ltx/decoder.ts";
 import { WAL_WRITE_LOCK } from "../sqlite/locks.ts";
@@ -29,24 +29,30 @@ export function* applySnapshot(
   const { header } = summary;
   const samePageSize = db.store.pageSize === header.pageSize;
   // Readers that have the database open keep their connections if the WAL can carry the change.
-  const throughWal = isLocalWal(db, locks) && samePageSize && locks.openCount("any") > 0;
-  if (throughWal) {
-    while (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
-      yield (resume) => locks.whenReleased(resume);
-    }
-  } else {
-    yield* lockOutReaders(locks);
-  }
+  const throughWal =
+    db.status !== "quarantined" &&
+    header.commit > 0 &&
+    isLocalWal(db, locks) &&
+    samePageSize &&
+    locks.openCount("any") > 0;
   try {
-    db.store.abandonSnapshots();
-    const path = adoptSnapshotFile(db, summary, receivedPath);
     if (throughWal) {
-      replaceThroughWal(db, local, path, summary);
-      yield* local.publish();
-    } else {
-      replaceInPlace(db, local, path, summary);
-      yield (resume) => db.kernel.settled(resume);
+      while (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
+        yield (resume) => locks.whenReleased(resume);
+      }
+    } else yield* lockOutReaders(locks);
+    try {
+      replace(db, local, summary, receivedPath, throughWal);
+    } catch (error) {
+      local.rollback();
+      db.quarantine(
+        `it could not be replaced by a snapshot (${errorText(error)}); mend the disk and restart ` +
+          "the node, which completes it or fetches the snapshot again",
+      );
+      return { kind: "quarantined", reason: db.reason };
     }
+    if (throughWal) yield* local.publish();
+    else yield (resume) => db.kernel.settled(resume);
   } finally {
     if (throughWal) locks.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
     else unlockReaders(locks);
@@ -55,6 +61,19 @@ export function* applySnapshot(
   db.reason = "";
   db.host.changed(db.name);
   return { kind: "applied", position: db.position };
+}
+
+function replace(
+  db: Database,
+  local: LocalWal,
+  summary: LtxSummary,
+  receivedPath: string,
+  throughWal: boolean,
+): void {
+  db.store.abandonSnapshots();
+  const path = adoptSnapshotFile(db, summary, receivedPath);
+  if (throughWal) replaceThroughWal(db, local, path, summary);
+  else replaceInPlace(db, local, path, summary);
 }
 
 function verifySnapshot(db: Database, path: string): LtxSummary {
@@ -91,13 +110,15 @@ function adoptSnapshotFile(db: Database, summary: LtxSummary, receivedPath: stri
     timestampMs: header.timestampMs,
     durableTxid: 0,
   };
+  // What an earlier attempt left there must not mix with this one.
+  files.removeDirectory(db.files.pathOf("log.new"));
   const next = TransactionLog.open(files, db.files.pathOf("log.new"));
   next.appendBase(position, state);
   next.close();
   keepHistory(db);
   files.rename(db.files.pathOf("log.new"), db.files.pathOf("log"));
   files.syncDirectory(db.files.directory);
-  db.log.reopen();
+  db.log.reopen(db.files.pathOf("log"));
   return path;
 }
 
@@ -105,22 +126,41 @@ function adoptSnapshotFile(db: Database, summary: LtxSummary, receivedPath: stri
 function keepHistory(db: Database): void {
   const { files } = db.files;
   const directory = db.files.pathOf("log");
+  const isDamaged = db.status === "quarantined";
   db.log.close();
-  if (db.log.isEmpty) {
+  if (files.list(directory).length === 0 || (!isDamaged && db.log.txid === 0)) {
     files.removeDirectory(directory);
-    return;
+    if (!isDamaged) return;
   }
   const kept = db.files.pathOf("diverged");
-  files.mkdir(kept);
   const name = `${String(db.host.nowMs()).padStart(15, "0")}-${db.log.txid.toString(16)}`;
-  files.rename(directory, `${kept}/${name}`);
+  if (isDamaged) keepDamaged(db, `${kept}/${name}`);
+  else {
+    files.mkdir(kept);
+    files.rename(directory, `${kept}/${name}`);
+  }
+  files.syncDirectory(kept);
   for (const old of files.list(kept).sort().slice(0, -KEPT_HISTORIES)) {
     files.removeDirectory(`${kept}/${old}`);
   }
 }
 
+/** Nobody can say what of a damaged database is worth something, so all of it is kept. */
+function keepDamaged(db: Database, kept: string): void {
+  const { files } = db.files;
+  files.mkdir(kept);
+  db.files.closeAll();
+  for (const name of ["log", "database", "journal", "wal", "ltx"]) {
+    const source = db.files.pathOf(name);
+    const exists = files.list(source).length > 0 || files.size(source) !== undefined;
+    if (exists) files.rename(source, `${kept}/${name}`);
+  }
+  files.syncDirectory(kept);
+}
+
 function replaceInPlace(db: Database, local: LocalWal, path: string, { header }: LtxSummary): void {
   const { files, store, kernel } = db;
+  db.forgetOpenChanges();
   store.frames.reset();
   db.wal.setHeader(undefined);
   local.forgetIndex();

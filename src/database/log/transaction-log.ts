@@ -32,7 +32,7 @@ const BUFFER_BYTES = 1024 * 1024;
  */
 export class TransactionLog {
   readonly #files: Files;
-  readonly #directory: string;
+  #directory: string;
   #segments: Segment[];
   #file: OpenFile | undefined;
   /** Bytes of the last segment that hold complete records. */
@@ -271,8 +271,9 @@ export class TransactionLog {
   }
 
   /** Reads everything again: the directory was exchanged. */
-  reopen(): void {
+  reopen(directory: string): void {
     this.#closeFile();
+    this.#directory = directory;
     const recovered = openSegments(this.#files, this.#directory);
     this.#segments = recovered.segments;
     this.#endOffset = recovered.endOffset;

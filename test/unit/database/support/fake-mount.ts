@@ -39,10 +39,10 @@ export class FakeKernel implements KernelCache {
 
 /** Locks that the test may hold against the daemon. */
 export class FakeLocks implements DaemonLocks {
-  readonly held = new Set<string>();
+  readonly held: Set<string> = new Set<string>();
   readonly #blocked = new Set<string>();
   readonly #waiting: (() => void)[] = [];
-  opens = 0;
+  opens: number = 0;
 
   block(kind: "database" | "shm", byte: number): void {
     this.#blocked.add(`${kind} ${byte}`);

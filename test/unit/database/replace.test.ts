@@ -1,0 +1,257 @@
+import { describe, expect, it } from "vitest";
+import { checkpointLocalWal } from "../../../src/database/checkpoint.ts";
+import type { Database } from "../../../src/database/database.ts";
+import type { ApplyResult } from "../../../src/database/engine.ts";
+import { LocalWal } from "../../../src/database/local-wal.ts";
+import { applySnapshot } from "../../../src/database/replace.ts";
+import { Snapshot } from "../../../src/database/snapshot.ts";
+import { halvesToBigint } from "../../../src/ltx/crc64.ts";
+import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
+import { FakeDisk, PowerCut, Random } from "./support/fake-disk.ts";
+import { FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
+import {
+  checkConsistent,
+  checkContent,
+  contentChecksum,
+  DIRECTORY,
+  FakeHost,
+  open,
+} from "./support/harness.ts";
+import { Content, MiniPager } from "./support/mini-pager.ts";
+import { randomStep } from "./support/workload.ts";
+
+const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
+
+/** A snapshot of a content as a primary sends it. */
+function encodeSnapshot(content: Content, pageSize: number, txid: number): Uint8Array {
+  const header = {
+    flags: 0,
+    pageSize,
+    commit: content.pageCount,
+    minTxid: 1,
+    maxTxid: txid,
+    timestampMs: 1_700_000_000_000,
+    preApplyChecksum: 0n,
+    walOffset: 0,
+    walSize: 0,
+    walSalt1: 0,
+    walSalt2: 0,
+    nodeId: 1n,
+  };
+  const pages = Array.from({ length: content.pageCount }, (_, i) => ({
+    pgno: i + 1,
+    data: content.page(i + 1, pageSize),
+  }));
+  return encodeLtx(header, pages, contentChecksum(content, pageSize));
+}
+
+function content(seed: number, pageCount: number, mode: "wal" | "delete" = "delete"): Content {
+  const db = open(new FakeDisk());
+  const pager = new MiniPager(db, new Random(seed), { pageSize: 512 });
+  const pgnos = Array.from({ length: pageCount }, (_, i) => i + 1);
+  pager.transaction({ pgnos, pageCount });
+  pager.changeMode(mode);
+  return pager.committed;
+}
+
+/** A node with a database of its own, in either mode, about to be replaced. */
+function node(mode: "wal" | "delete", opens: number) {
+  const disk = new FakeDisk();
+  const host = new FakeHost();
+  const db = open(disk, host);
+  const locks = new FakeLocks();
+  locks.opens = opens;
+  db.kernel = new FakeKernel();
+  const local = new LocalWal(db, locks);
+  const pager = new MiniPager(db, new Random(9), { pageSize: 512 });
+  pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
+  pager.changeMode(mode);
+  pager.transaction({ pgnos: [3], pageCount: 5 });
+  host.primary = false;
+  const replace = (ltx: Uint8Array): ApplyResult => {
+    disk.put(RECEIVED, ltx);
+    return finish(applySnapshot(db, local, locks, RECEIVED));
+  };
+  return { disk, host, db, locks, local, pager, replace };
+}
+
+describe("a snapshot replaces a database", () => {
+  for (const [mode, opens] of [
+    ["wal", 1],
+    ["wal", 0],
+    ["delete", 1],
+    ["delete", 0],
+  ] as const) {
+    it(`in mode ${mode} with ${opens} readers`, () => {
+      const { disk, db, locks, local, replace } = node(mode, opens);
+      const next = content(77, 9, mode);
+      expect(replace(encodeSnapshot(next, 512, 40)).kind).toBe("applied");
+      expect(db.position).toEqual({ txid: 40, checksum: contentChecksum(next, 512) });
+      checkContent(db, next, 512);
+      expect(locks.held.size).toBe(0);
+      expect(disk.list(`${DIRECTORY}/diverged`)).toHaveLength(1);
+      finish(checkpointLocalWal(db, local, locks));
+      checkContent(db, next, 512);
+      const after = disk.kill();
+      checkContent(open(after), next, 512);
+      const left = after.list(DIRECTORY).filter((name) => name.startsWith("snapshot"));
+      expect(left).toEqual([]);
+    });
+
+    it(`in mode ${mode} with ${opens} readers, and the power goes at any moment`, () => {
+      const next = content(77, 9, mode);
+      const snapshot = encodeSnapshot(next, 512, 40);
+      for (let nth = 1; ; nth++) {
+        const { disk, db, replace, pager } = node(mode, opens);
+        disk.put(RECEIVED, snapshot);
+        const before = db.position;
+        disk.cutAt(nth);
+        let isOver = false;
+        try {
+          isOver = replaceAgain(replace);
+        } catch (error) {
+          if (!(error instanceof PowerCut)) throw error;
+        }
+        for (const after of [disk.powerCut(new Random(nth)), disk.kill()]) {
+          const reopened = open(after);
+          expect(reopened.reason, `cut at ${nth}`).toBe("");
+          if (reopened.position.txid === before.txid) checkContent(reopened, pager.committed, 512);
+          else checkContent(reopened, next, 512);
+        }
+        if (isOver) break;
+
+        function replaceAgain(run: typeof replace): boolean {
+          const put = disk.put.bind(disk);
+          disk.put = () => undefined;
+          try {
+            return run(snapshot).kind === "applied";
+          } finally {
+            disk.put = put;
+          }
+        }
+      }
+    });
+
+    it(`in mode ${mode} with ${opens} readers, and any operation fails`, () => {
+      const next = content(77, 9, mode);
+      const snapshot = encodeSnapshot(next, 512, 40);
+      for (let nth = 1; ; nth++) {
+        const { disk, db, locks, local, pager } = node(mode, opens);
+        disk.put(RECEIVED, snapshot);
+        const before = db.position;
+        disk.failAt(nth, "ENOSPC");
+        const result = finish(applySnapshot(db, local, locks, RECEIVED));
+        disk.onOperation = () => undefined;
+        expect(locks.held.size).toBe(0);
+        expect(result.kind).not.toBe("mismatch");
+        if (result.kind === "quarantined") expect(db.reason).toContain("restart the node");
+        const reopened = open(disk.kill());
+        expect(reopened.reason, `operation ${nth}`).toBe("");
+        if (reopened.position.txid === before.txid) checkContent(reopened, pager.committed, 512);
+        else checkContent(reopened, next, 512);
+        if (result.kind === "applied") break;
+      }
+    });
+  }
+
+  it("what an interrupted snapshot left does not mix with the next one", () => {
+    const first = node("delete", 0);
+    first.disk.put(RECEIVED, encodeSnapshot(content(5, 7), 512, 900));
+    first.disk.failAt(1, "EIO", (file) => file.endsWith("/log"));
+    finish(applySnapshot(first.db, first.local, first.locks, RECEIVED));
+    first.disk.onOperation = () => undefined;
+    const disk = first.disk.kill();
+    const db = open(disk);
+    const next = content(6, 4);
+    disk.put(RECEIVED, encodeSnapshot(next, 512, 40));
+    const locks = new FakeLocks();
+    expect(finish(applySnapshot(db, new LocalWal(db, locks), locks, RECEIVED)).kind).toBe(
+      "applied",
+    );
+    expect(db.position.txid).toBe(40);
+    checkContent(open(disk.kill()), next, 512);
+  });
+
+  it("a quarantined database is healed, and everything of it is kept", () => {
+    const { disk, db } = node("delete", 0);
+    db.close();
+    const segment = `${DIRECTORY}/log/0000000000000001.seg`;
+    const log = disk.content(segment);
+    log[200] = (log[200] ?? 0) ^ 1;
+    disk.put(segment, log);
+    const file = disk.content(`${DIRECTORY}/database`);
+    const after = disk.kill();
+    const damaged = open(after);
+    expect(damaged.status).toBe("quarantined");
+    const next = content(6, 4);
+    after.put(RECEIVED, encodeSnapshot(next, 512, 40));
+    const locks = new FakeLocks();
+    const local = new LocalWal(damaged, locks);
+    expect(finish(applySnapshot(damaged, local, locks, RECEIVED)).kind).toBe("applied");
+    expect(damaged.status).toBe("ok");
+    checkContent(damaged, next, 512);
+    const [kept] = after.list(`${DIRECTORY}/diverged`);
+    expect(after.content(`${DIRECTORY}/diverged/${kept}/log/0000000000000001.seg`)).toEqual(log);
+    expect(after.content(`${DIRECTORY}/diverged/${kept}/database`)).toEqual(file);
+    checkContent(open(after.kill()), next, 512);
+  });
+});
+
+describe("a snapshot that is read while writers go on", () => {
+  it("gives exactly the state at its position", () => {
+    for (let seed = 1; seed <= 10; seed++) {
+      const random = new Random(seed);
+      const db = open(new FakeDisk());
+      const pager = new MiniPager(db, random, { pageSize: 65536 / 2 });
+      const running: { snapshot: Snapshot; model: Content; read: Content }[] = [];
+      const options = { modes: ["wal", "delete", "persist"] as const, dropChance: 0 };
+      for (let i = 0; i < 50; i++) {
+        randomStep(pager, random, options);
+        if (random.chance(0.3)) {
+          running.push({
+            snapshot: take(db, i),
+            model: pager.committed.copy(),
+            read: new Content(),
+          });
+        }
+        for (const [index, { snapshot, model, read }] of running.entries()) {
+          if (random.chance(0.5)) continue;
+          const pages = snapshot.next();
+          for (const [at, pgno] of pages?.pgnos.entries() ?? []) {
+            const { pageSize } = snapshot;
+            read.pages.set(
+              pgno,
+              pages?.data.slice(at * pageSize, (at + 1) * pageSize) ?? read.page(0, 0),
+            );
+          }
+          if (pages !== undefined) continue;
+          read.pageCount = model.pageCount;
+          const checksum = halvesToBigint(snapshot.checksumHi, snapshot.checksumLo);
+          if (model.pageCount > 0) expect(contentChecksum(read, snapshot.pageSize)).toBe(checksum);
+          snapshot.close();
+          running.splice(index, 1);
+          break;
+        }
+      }
+      checkConsistent(db);
+    }
+  });
+
+  it("is abandoned, not wrong, when there is no room for what it needs", () => {
+    const disk = new FakeDisk();
+    const db = open(disk);
+    const pager = new MiniPager(db, new Random(1), { pageSize: 512 });
+    pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });
+    const snapshot = take(db, 1);
+    disk.failAt(1, "ENOSPC", (file) => file.endsWith(".side"));
+    pager.transaction({ pgnos: [2], pageCount: 3 });
+    checkContent(db, pager.committed, 512);
+    expect(() => snapshot.next()).toThrow("replaced during a snapshot");
+  });
+});
+
+function take(db: Database, id: number): Snapshot {
+  const { txid, checksumHi, checksumLo, state } = db.log;
+  const at = { txid, checksumHi, checksumLo, timestampMs: state.timestampMs };
+  return new Snapshot(db.store, at, db.files.pathOf(`snapshot-${id}.side`));
+}
