@@ -13,7 +13,7 @@ import { mountFuse, unmountStale } from "../fuse/mount.ts";
 import type { FuseMount } from "../fuse/mount.ts";
 import { HttpServer } from "../http/server.ts";
 import { StaticLeaseProvider } from "../lease/static.ts";
-import { systemClock } from "../lib/clock.ts";
+import { systemClock, TIMER_MAX_MS } from "../lib/clock.ts";
 import { errorText } from "../lib/errors.ts";
 import { createLogger } from "../lib/log.ts";
 import type { Logger } from "../lib/log.ts";
@@ -250,7 +250,7 @@ class Node {
         engine.enforceRetention(Date.now() - retentionMs).catch((error: unknown) => {
           this.#logger.warn("retention failed", { error: errorText(error) });
         });
-      }, retentionMonitorIntervalMs),
+      }, Math.min(retentionMonitorIntervalMs, TIMER_MAX_MS)),
     );
   }
 

@@ -255,10 +255,12 @@ export class LitefsFileSystem implements FuseHandler {
     if (node === undefined) return;
     node.lookups -= lookupCount;
     if (node.lookups > 0 || nodeId < FIRST_FREE_NODE_ID) return;
-    this.#nodes.delete(nodeId);
-    if (node.type === "file" && node.entry.nodes.get(node.kind) === node && node.locks.size === 0) {
+    if (node.type === "file" && node.entry.nodes.get(node.kind) === node) {
+      // We hold locks on it ourselves, and the name will lead to the same node again.
+      if (node.locks.size > 0) return;
       node.entry.nodes.delete(node.kind);
     }
+    this.#nodes.delete(nodeId);
   }
 
   // Attributes.

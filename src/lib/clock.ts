@@ -8,6 +8,9 @@ export interface Clock {
   sleep(delayMs: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** Node ends a longer timer at once. Nothing here notices that 24 days are not 30. */
+export const TIMER_MAX_MS: number = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
@@ -21,7 +24,7 @@ export const systemClock: Clock = {
       const timer = setTimeout(() => {
         signal?.removeEventListener("abort", onAbort);
         resolve();
-      }, delayMs);
+      }, Math.min(delayMs, TIMER_MAX_MS));
       signal?.addEventListener("abort", onAbort, { once: true });
     }),
 };

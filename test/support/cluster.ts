@@ -4,7 +4,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import Database from "better-sqlite3";
-import { afterEach, expect, onTestFailed } from "vitest";
+import { afterEach, expect } from "vitest";
 import { checkNode } from "../../src/cli/check-node.ts";
 import { TestNode } from "./test-node.ts";
 
@@ -46,10 +46,6 @@ export class Cluster {
     );
     const cluster = new Cluster(directory, nodes);
     clusters.push(cluster);
-    // Outside of a test, in a hook, there is nobody to tell.
-    if (expect.getState().currentTestName !== undefined) {
-      onTestFailed(() => cluster.printLogs());
-    }
     return cluster;
   }
 
@@ -153,9 +149,10 @@ export class Cluster {
 
 const clusters: Cluster[] = [];
 
-/** Every test file calls this once. */
+/** For files whose tests make clusters of their own: shows the logs of a failed one. */
 export function cleanUpAfterEach(): void {
-  afterEach(async () => {
+  afterEach(async ({ task }) => {
+    if (task.result?.state === "fail") for (const cluster of clusters) cluster.printLogs();
     await Promise.all(clusters.splice(0).map((cluster) => cluster.dispose()));
   });
 }
