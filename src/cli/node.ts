@@ -246,11 +246,14 @@ class Node {
     );
     if (retentionMs <= 0 || retentionMonitorIntervalMs <= 0) return;
     this.#timers.push(
-      setInterval(() => {
-        engine.enforceRetention(Date.now() - retentionMs).catch((error: unknown) => {
-          this.#logger.warn("retention failed", { error: errorText(error) });
-        });
-      }, Math.min(retentionMonitorIntervalMs, TIMER_MAX_MS)),
+      setInterval(
+        () => {
+          engine.enforceRetention(Date.now() - retentionMs).catch((error: unknown) => {
+            this.#logger.warn("retention failed", { error: errorText(error) });
+          });
+        },
+        Math.min(retentionMonitorIntervalMs, TIMER_MAX_MS),
+      ),
     );
   }
 
