@@ -18,7 +18,7 @@ import { applySnapshot } from "../database/replace.ts";
 import { Snapshot } from "../database/snapshot.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { LitefsFileSystem } from "./litefs-file-system.ts";
-import type { FileSystemHost } from "./litefs-file-system.ts";
+import type { FileSystemHost } from "./file-system-host.ts";
 import { SHARED } from "./messages.ts";
 import type {
   DatabaseUpdate,

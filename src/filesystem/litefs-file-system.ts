@@ -2,12 +2,9 @@ import type { Database } from "../database/database.ts";
 import type { DatabaseFiles, FileKind } from "../database/database-files.ts";
 import type { Outcome } from "../database/outcome.ts";
 import { formatPosition } from "../lib/position.ts";
-import { RESERVED_BYTE, SHARED_FIRST, SHARED_SIZE, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
-import { decodeWalIndexHeaderPair, WAL_INDEX_PREFIX_SIZE } from "../sqlite/wal-index-header.ts";
-import type { FileAttributes, FuseEntry } from "../fuse/attributes.ts";
+import type { FuseEntry } from "../fuse/attributes.ts";
 import {
   F_UNLCK,
-  F_WRLCK,
   FATTR_SIZE,
   FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
@@ -15,33 +12,32 @@ import {
   O_ACCMODE,
   O_EXCL,
   O_RDONLY,
-  S_IFDIR,
-  S_IFREG,
 } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
 import type { FuseHandler, SetattrFields } from "../fuse/handler.ts";
 import { OUT_HEADER_BYTES } from "../fuse/replies.ts";
-import type { FuseReplies, FileSystemStatistics } from "../fuse/replies.ts";
+import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
+import { ApplicationLocks } from "./application-locks.ts";
+import type { FileSystemHost } from "./file-system-host.ts";
+import { DirectoryListings } from "./directory-listings.ts";
 import { DatabaseEntry } from "./entry.ts";
 import type { FileNode } from "./entry.ts";
 import { LockTable } from "./lock-table.ts";
-import { LockWaiters } from "./lock-waiters.ts";
+import {
+  attributesOf,
+  FIRST_FREE_NODE_ID,
+  LAG_FILE_BYTES,
+  LAG_NODE_ID,
+  lagText,
+  PRIMARY_NODE_ID,
+  rootAttributes,
+} from "./nodes.ts";
+import type { Node, TextNode } from "./nodes.ts";
 import { LAG_NAME, nameOf, parseName, PRIMARY_NAME } from "./names.ts";
 import { EntryCache } from "./notifier.ts";
 import type { Outbox, Retrievals } from "./notifier.ts";
 import { WalRunway } from "./wal-runway.ts";
-
-/** A small file whose content is made when it is opened. */
-interface TextNode {
-  readonly type: "text";
-  readonly id: number;
-  readonly size: number;
-  lookups: number;
-  readonly content: () => string;
-}
-
-type Node = FileNode | TextNode;
 
 interface Handle {
   readonly node: Node;
@@ -49,32 +45,8 @@ interface Handle {
   wrote: boolean;
 }
 
-export interface FileSystemHost {
-  isPrimary(): boolean;
-  primaryHostname(): string | undefined;
-  /** Milliseconds behind the primary, as `.lag` shows it. */
-  lagMs(): number;
-  createDatabase(name: string): Database;
-  statistics(): FileSystemStatistics;
-  /** Another thread has left messages. */
-  wake(): void;
-  /** Nobody has a file of this database open any more. */
-  closed(entry: DatabaseEntry): void;
-  /** Writes a STORE from this thread; only for pages that nobody can hold. */
-  storeNow(message: Uint8Array): void;
-  /** A request that may have moved a database has been answered. */
-  afterReply(): void;
-}
-
 /** Every change reaches the kernel through itself or by notification, so it may remember for long. */
 const FOREVER_MS = 24 * 3600 * 1000;
-/** A node the main thread keeps open, so that it can wake this thread: `.lag`. */
-export const LAG_NODE_ID = 2;
-const PRIMARY_NODE_ID = 3;
-const FIRST_FREE_NODE_ID = 16;
-const SHARED_LAST = SHARED_FIRST + SHARED_SIZE - 1;
-const LAG_FILE_BYTES = 11;
-const LAG_MAX_MS = 2147483647;
 
 /**
  * The mount as the kernel sees it: names, nodes, handles and locks. What the bytes mean is the
@@ -88,20 +60,18 @@ export class LitefsFileSystem implements FuseHandler {
   readonly #nodes = new Map<number, Node>();
   readonly #handles: (Handle | undefined)[] = [];
   readonly #freeHandles: number[] = [];
-  readonly #directories = new Map<number, string[]>();
-  readonly #waiters = new LockWaiters();
+  readonly #listings = new DirectoryListings();
+  readonly #locks: ApplicationLocks;
   readonly #runway: WalRunway;
   readonly #mountedAtMs = Date.now();
-  readonly #uid = process.getuid?.() ?? 0;
-  readonly #gid = process.getgid?.() ?? 0;
   #nextNodeId = FIRST_FREE_NODE_ID;
-  #nextDirectory = 1;
   #replies!: FuseReplies;
 
   constructor(host: FileSystemHost, outbox: Outbox, retrievals: Retrievals) {
     this.#host = host;
     this.#outbox = outbox;
     this.#retrievals = retrievals;
+    this.#locks = new ApplicationLocks(() => host.isPrimary());
     this.#runway = new WalRunway((message) => host.storeNow(message));
     this.#nodes.set(LAG_NODE_ID, {
       type: "text",
@@ -129,6 +99,7 @@ export class LitefsFileSystem implements FuseHandler {
 
   init(replies: FuseReplies): void {
     this.#replies = replies;
+    this.#locks.replies = replies;
   }
 
   // Names.
@@ -268,7 +239,7 @@ export class LitefsFileSystem implements FuseHandler {
   getattr(request: FuseRequest): void {
     const { uniqueLo, uniqueHi, nodeId } = request;
     if (nodeId === FUSE_ROOT_ID) {
-      this.#replies.replyAttr(uniqueLo, uniqueHi, this.#rootAttributes(), FOREVER_MS);
+      this.#replies.replyAttr(uniqueLo, uniqueHi, rootAttributes(this.#mountedAtMs), FOREVER_MS);
       return;
     }
     const node = this.#nodes.get(nodeId);
@@ -417,20 +388,11 @@ export class LitefsFileSystem implements FuseHandler {
       this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
       return;
     }
-    const { entry, kind, locks } = node;
+    const { entry, kind } = node;
     let outcome: Outcome = "ok";
-    if (locks.size > 0 || this.#waiters.size > 0) {
-      // A process that dies between its commit frame and the wal-index leaves the rest to us.
-      if (kind === "shm" && locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_WRITE_LOCK)) {
-        this.#finish(entry);
-      }
-      this.#waiters.cancelOwner(ownerLo, ownerHi, node, (u, v) =>
-        this.#replies.replyError(u, v, errno.EINTR),
-      );
-      if (locks.releaseOwner(ownerLo, ownerHi)) this.#lockReleased(node);
-    }
+    this.#locks.ownerCloses(node, ownerLo, ownerHi);
     if (handle?.wrote === true && kind === "database" && node.files === entry.db.files) {
-      if (!locks.isWriteLocked(RESERVED_BYTE, SHARED_LAST)) outcome = entry.db.endLooseWrites();
+      if (!this.#locks.isBeingWritten(node)) outcome = entry.db.endLooseWrites();
       if (outcome === "ok") handle.wrote = false;
     }
     this.#replyOutcomeOrEmpty(request, outcome);
@@ -443,8 +405,7 @@ export class LitefsFileSystem implements FuseHandler {
     if (handle?.node.type === "file") {
       const { node } = handle;
       node.opens--;
-      if (node.locks.releaseHandle(fh)) this.#lockReleased(node);
-      else node.entry.released();
+      this.#locks.handleCloses(node, fh);
       if (node.files !== node.entry.db.files) this.closeIfUnused(node.files);
       else if (node.entry.openCount("any") === 0) this.#host.closed(node.entry);
     }
@@ -466,92 +427,13 @@ export class LitefsFileSystem implements FuseHandler {
     _flags: number,
     wait: boolean,
   ): void {
-    const { uniqueLo, uniqueHi } = request;
-    const node = this.#nodes.get(request.nodeId);
-    if (node?.type !== "file") {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.ENOLCK);
+    const node = this.#fileNode(request.nodeId);
+    if (node === undefined) {
+      this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.ENOLCK);
       return;
     }
-    const { locks } = node;
-    if (type === F_UNLCK) {
-      this.#unlock(node, fh, ownerLo, ownerHi, start, end, pid);
-      this.#replies.replyEmpty(uniqueLo, uniqueHi);
-      this.#host.afterReply();
-      return;
-    }
-    if (type === F_WRLCK && !this.#host.isPrimary() && this.#isWriteIntent(node, start, end)) {
-      this.#decideReplicaWrite(request, node, fh, ownerLo, ownerHi, start, end, pid);
-      return;
-    }
-    if (locks.conflict(ownerLo, ownerHi, false, start, end, type) === undefined) {
-      locks.set(ownerLo, ownerHi, fh, pid, start, end, type);
-      this.#replies.replyEmpty(uniqueLo, uniqueHi);
-    } else if (wait) {
-      const lock = { uniqueLo, uniqueHi, node, fh, ownerLo, ownerHi, start, end, type, pid };
-      this.#waiters.add(lock);
-    } else {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
-    }
-  }
-
-  #unlock(
-    node: FileNode,
-    fh: number,
-    ownerLo: number,
-    ownerHi: number,
-    start: number,
-    end: number,
-    pid: number,
-  ): void {
-    const { entry, kind, locks } = node;
-    if (kind === "shm" && entry.db.suspect && start <= WAL_WRITE_LOCK && end >= WAL_WRITE_LOCK) {
-      entry.db.suspect = false;
-      this.#finish(entry);
-    }
-    locks.set(ownerLo, ownerHi, fh, pid, start, end, F_UNLCK);
-    if (kind === "database" && !locks.isWriteLocked(RESERVED_BYTE, SHARED_LAST)) {
-      entry.db.endLooseWrites();
-    }
-    this.#lockReleased(node);
-  }
-
-  /** On a replica: SQLite's write lock in either mode. */
-  #isWriteIntent(node: FileNode, start: number, end: number): boolean {
-    if (node.files !== node.entry.db.files) return false;
-    if (node.kind === "shm") return start <= WAL_WRITE_LOCK && end >= WAL_WRITE_LOCK;
-    return node.kind === "database" && start <= RESERVED_BYTE && end >= RESERVED_BYTE;
-  }
-
-  /**
-   * A replica grants SQLite's write lock in one case only: the first to open a database in WAL
-   * mode must build the wal-index under it. A writer is told SQLITE_BUSY.
-   */
-  #decideReplicaWrite(
-    request: FuseRequest,
-    node: FileNode,
-    fh: number,
-    ownerLo: number,
-    ownerHi: number,
-    start: number,
-    end: number,
-    pid: number,
-  ): void {
-    const { uniqueLo, uniqueHi } = request;
-    const refuse = (): void => this.#replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
-    if (node.kind !== "shm" || node.entry.local.isPublished) {
-      refuse();
-      return;
-    }
-    node.entry.db.kernel.retrieve("shm", 0, WAL_INDEX_PREFIX_SIZE, (data) => {
-      const isInitialised = data !== undefined && decodeWalIndexHeaderPair(data, 0) !== undefined;
-      const { locks } = node;
-      if (isInitialised || locks.conflict(ownerLo, ownerHi, false, start, end, F_WRLCK)) {
-        refuse();
-        return;
-      }
-      locks.set(ownerLo, ownerHi, fh, pid, start, end, F_WRLCK);
-      this.#replies.replyEmpty(uniqueLo, uniqueHi);
-    });
+    this.#locks.set(request, node, fh, ownerLo, ownerHi, start, end, type, pid, wait);
+    if (type === F_UNLCK) this.#host.afterReply();
   }
 
   getlk(
@@ -563,74 +445,35 @@ export class LitefsFileSystem implements FuseHandler {
     end: number,
     type: number,
   ): void {
-    const { uniqueLo, uniqueHi } = request;
-    const node = this.#nodes.get(request.nodeId);
-    const lock =
-      node?.type === "file"
-        ? node.locks.conflict(ownerLo, ownerHi, false, start, end, type)
-        : undefined;
-    if (lock === undefined) this.#replies.replyLock(uniqueLo, uniqueHi, F_UNLCK, start, end, 0);
-    else this.#replies.replyLock(uniqueLo, uniqueHi, lock.type, lock.start, lock.end, lock.pid);
-  }
-
-  #lockReleased(node: FileNode): void {
-    if (this.#waiters.size > 0) {
-      this.#waiters.retry(node, (u, v) => this.#replies.replyEmpty(u, v));
-    }
-    node.entry.released();
-  }
-
-  /** Publishes captured transactions that SQLite never entered into the wal-index. */
-  #finish(entry: DatabaseEntry): void {
-    if (!this.#host.isPrimary() || entry.db.store.frames.count === 0) return;
-    entry.local.forgetIndex();
-    entry.enqueue(
-      function* () {
-        while (!entry.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
-          yield (resume) => entry.whenReleased(resume);
-        }
-        try {
-          yield* entry.local.publish();
-        } finally {
-          entry.local.forgetIndex();
-          entry.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
-        }
-      },
-      () => undefined,
-      (error) => entry.db.quarantine(`cannot finish a commit: ${String(error)}`),
-    );
+    const node = this.#fileNode(request.nodeId);
+    this.#locks.get(request, node, ownerLo, ownerHi, start, end, type);
   }
 
   interrupt(targetLo: number, targetHi: number): void {
-    if (this.#waiters.cancel(targetLo, targetHi)) {
-      this.#replies.replyError(targetLo, targetHi, errno.EINTR);
-    }
+    this.#locks.interrupt(targetLo, targetHi);
+  }
+
+  #fileNode(nodeId: number): FileNode | undefined {
+    const node = this.#nodes.get(nodeId);
+    return node?.type === "file" ? node : undefined;
   }
 
   // Directories.
 
   opendir(request: FuseRequest): void {
-    const fh = this.#nextDirectory++;
-    this.#directories.set(fh, this.#list());
+    const fh = this.#listings.open(this.#list());
     this.#replies.replyOpen(request.uniqueLo, request.uniqueHi, fh, 0);
   }
 
   readdir(request: FuseRequest, fh: number, offset: number, size: number): void {
     // A reader that goes back to the start wants to see what there is now.
-    if (offset === 0) this.#directories.set(fh, this.#list());
-    const names = this.#directories.get(fh) ?? [];
-    const out = this.#replies.startDirectory(size);
-    for (let i = offset; i < names.length; i++) {
-      const name = names[i] ?? "";
-      const isDirectory = name === "." || name === "..";
-      const ino = isDirectory ? FUSE_ROOT_ID : inodeOf(name);
-      if (!out.add(name, ino, isDirectory ? S_IFDIR : S_IFREG, i + 1)) break;
-    }
+    if (offset === 0) this.#listings.replace(fh, this.#list());
+    this.#listings.fill(fh, offset, this.#replies.startDirectory(size));
     this.#replies.replyDirectory(request.uniqueLo, request.uniqueHi);
   }
 
   releasedir(request: FuseRequest, fh: number): void {
-    this.#directories.delete(fh);
+    this.#listings.close(fh);
     this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
   }
 
@@ -726,7 +569,7 @@ export class LitefsFileSystem implements FuseHandler {
     return {
       nodeId: node.id,
       generation: 0,
-      attr: this.#attributes(node),
+      attr: attributesOf(node, this.#mountedAtMs),
       // `.lag` is always there; positions and `.primary` change behind the kernel's back.
       entryTimeoutMs: isFile || node.id === LAG_NODE_ID ? FOREVER_MS : 0,
       attrTimeoutMs: isFile ? FOREVER_MS : 0,
@@ -735,51 +578,8 @@ export class LitefsFileSystem implements FuseHandler {
 
   #replyAttributes(request: FuseRequest, node: Node): void {
     const timeoutMs = node.type === "file" ? FOREVER_MS : 0;
-    const attr = this.#attributes(node);
+    const attr = attributesOf(node, this.#mountedAtMs);
     this.#replies.replyAttr(request.uniqueLo, request.uniqueHi, attr, timeoutMs);
-  }
-
-  #attributes(node: Node): FileAttributes {
-    const isFile = node.type === "file";
-    const size = isFile
-      ? node.files.size(node.kind)
-      : node.id === PRIMARY_NODE_ID
-        ? Buffer.byteLength(node.content())
-        : node.size;
-    const timeMs = isFile
-      ? Math.max(node.entry.db.log.state.timestampMs, this.#mountedAtMs)
-      : Date.now();
-    return {
-      ino: node.id,
-      size,
-      blocks: Math.ceil(size / 512),
-      atimeMs: timeMs,
-      mtimeMs: timeMs,
-      ctimeMs: timeMs,
-      mode: S_IFREG | (isFile ? 0o666 : 0o444),
-      nlink: 1,
-      uid: this.#uid,
-      gid: this.#gid,
-      rdev: 0,
-      blksize: 4096,
-    };
-  }
-
-  #rootAttributes(): FileAttributes {
-    return {
-      ino: FUSE_ROOT_ID,
-      size: 0,
-      blocks: 0,
-      atimeMs: this.#mountedAtMs,
-      mtimeMs: this.#mountedAtMs,
-      ctimeMs: this.#mountedAtMs,
-      mode: S_IFDIR | 0o777,
-      nlink: 2,
-      uid: this.#uid,
-      gid: this.#gid,
-      rdev: 0,
-      blksize: 4096,
-    };
   }
 
   #replyOutcomeOrEmpty(request: FuseRequest, outcome: Outcome): void {
@@ -800,16 +600,3 @@ const ERRNO: Readonly<Record<Exclude<Outcome, "ok">, number>> = {
   unsupported: errno.EOPNOTSUPP,
   io: errno.EIO,
 };
-
-/** Only for listings, where the number must be neither 0 nor that of another name. */
-function inodeOf(name: string): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
-  return (hash >>> 0) + FIRST_FREE_NODE_ID;
-}
-
-/** Sign and nine digits, as LiteFS writes it; the largest value means "not in sync yet". */
-function lagText(lagMs: number): string {
-  const capped = Math.min(LAG_MAX_MS, Math.max(0, Math.round(lagMs)));
-  return `+${String(capped).padStart(9, "0")}\n`.slice(0, LAG_FILE_BYTES);
-}

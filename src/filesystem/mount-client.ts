@@ -17,7 +17,7 @@ import type { Position } from "../lib/position.ts";
 import { writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
-import { LAG_NODE_ID } from "./litefs-file-system.ts";
+import { LAG_NODE_ID } from "./nodes.ts";
 import { SHARED, SHARED_BYTES, SHARED_REQUEST_COUNTS_OFFSET_BYTES } from "./messages.ts";
 import type {
   DatabaseUpdate,

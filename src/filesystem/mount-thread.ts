@@ -8,7 +8,7 @@ import { FuseSession } from "../fuse/session.ts";
 import { writeNotification } from "../fuse/notify.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { DatabaseService } from "./database-service.ts";
-import { LAG_NODE_ID } from "./litefs-file-system.ts";
+import { LAG_NODE_ID } from "./nodes.ts";
 import { SHARED, SHARED_REQUEST_COUNTS_OFFSET_BYTES } from "./messages.ts";
 import type { MountEvent, MountRequest, MountThreadData } from "./messages.ts";
 

@@ -1,0 +1,21 @@
+import type { Database } from "../database/database.ts";
+import type { FileSystemStatistics } from "../fuse/replies.ts";
+import type { DatabaseEntry } from "./entry.ts";
+
+/** What the file system needs from the rest of the mount thread. */
+export interface FileSystemHost {
+  isPrimary(): boolean;
+  primaryHostname(): string | undefined;
+  /** Milliseconds behind the primary, as `.lag` shows it. */
+  lagMs(): number;
+  createDatabase(name: string): Database;
+  statistics(): FileSystemStatistics;
+  /** Another thread has left messages. */
+  wake(): void;
+  /** Nobody has a file of this database open any more. */
+  closed(entry: DatabaseEntry): void;
+  /** Writes a STORE from this thread; only for pages that nobody can hold. */
+  storeNow(message: Uint8Array): void;
+  /** A request that may have moved a database has been answered. */
+  afterReply(): void;
+}
