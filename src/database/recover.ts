@@ -8,7 +8,12 @@ import type { Files, OpenFile } from "./files.ts";
 import type { DatabaseHost } from "./host.ts";
 import { rollBackJournal } from "./journal-rollback.ts";
 import { adoptLegacyDirectory } from "./legacy.ts";
-import { decodeRecordHeader, RECORD_HEADER_SIZE, RECORD_KIND } from "./log/record.ts";
+import {
+  decodeRecordHeader,
+  parseSegmentName,
+  RECORD_HEADER_SIZE,
+  RECORD_KIND,
+} from "./log/record.ts";
 import { TransactionLog } from "./log/transaction-log.ts";
 import { applyLtxToFile } from "./ltx-to-file.ts";
 import { removeObsoleteSnapshots, snapshotFileName } from "./snapshot-file.ts";
@@ -85,7 +90,8 @@ function bringForward(db: Database): void {
     return;
   }
   // The newest transaction is always applied: its journal may have outlived the power cut.
-  const from = Math.min(state.durableTxid, log.txid - 1);
+  const from = files.size("database") > 0 ? Math.min(state.durableTxid, log.txid - 1) : 0;
+  if (from === 0 && state.durableTxid > 0) checkReachesBack(db);
   const file = files.getOrCreate("database");
   let applied = 0;
   for (const segment of log.segmentPathsAfter(from)) {
@@ -110,6 +116,31 @@ function bringForward(db: Database): void {
   removeObsoleteSnapshots(db);
 }
 
+/** The database file is gone; only a log from the very first transaction on can replace it. */
+function checkReachesBack(db: Database): void {
+  const [first] = db.log.segmentPathsAfter(0);
+  const isWhole = first !== undefined && parseSegmentName(path.basename(first)) === 1;
+  if (isWhole && !isOnlyBase(db, first)) return;
+  throw new FormatError(
+    "DATABASE_DAMAGED",
+    `the file of database "${db.name}" is gone or empty, and its log does not hold all of it; ` +
+      `restore the file, or on a replica remove its directory to fetch a new copy`,
+  );
+}
+
+/** Whether a segment begins at a jump, not where the database was empty. */
+function isOnlyBase(db: Database, segment: string): boolean {
+  const file = db.files.files.open(segment, { readOnly: true });
+  if (file === undefined) return true;
+  try {
+    const header = new Uint8Array(RECORD_HEADER_SIZE);
+    file.readAt(header, 0, header.length, 0);
+    return decodeRecordHeader(header, 0)?.kind !== RECORD_KIND.head;
+  } finally {
+    file.close();
+  }
+}
+
 function checkHeader(db: Database, file: OpenFile): void {
   const header = readDatabaseHeader(file);
   const { pageSize } = db.log.state;
@@ -131,9 +162,15 @@ function applySegment(db: Database, name: string, file: OpenFile, after: number)
   try {
     const sizeBytes = segment.size();
     for (let offset = 0; offset < sizeBytes;) {
-      if (segment.readAt(header, 0, header.length, offset) < RECORD_HEADER_SIZE) break;
-      const record = decodeRecordHeader(header, 0);
-      if (record === undefined) break;
+      const count = segment.readAt(header, 0, header.length, offset);
+      const record = count < RECORD_HEADER_SIZE ? undefined : decodeRecordHeader(header, 0);
+      if (record === undefined) {
+        throw new FormatError(
+          "LOG_DAMAGED",
+          `transaction log ${name} is damaged: the record at offset ${offset} is unreadable; ` +
+            `restore the file, or remove the database's directory on a replica to fetch a new copy`,
+        );
+      }
       const payload = offset + RECORD_HEADER_SIZE;
       offset = payload + record.payloadLength;
       if (record.kind === RECORD_KIND.base && record.txid > after) {

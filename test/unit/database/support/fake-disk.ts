@@ -418,6 +418,10 @@ export class FakeDisk implements Files {
     node.sync();
   }
 
+  isDirectory(file: string): boolean {
+    return this.#directory(file) !== undefined;
+  }
+
   /** Everything a file holds now; for the eyes of tests. */
   content(file: string): Uint8Array {
     const inode = this.#inode(file);
