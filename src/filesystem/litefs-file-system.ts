@@ -206,19 +206,22 @@ export class LitefsFileSystem implements FuseHandler {
     this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EXDEV);
   }
   mkdir(request: FuseRequest): void {
-    this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EPERM);
+    this.#notHere(request);
   }
   rmdir(request: FuseRequest): void {
-    this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EPERM);
+    this.#notHere(request);
   }
   symlink(request: FuseRequest): void {
-    this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EPERM);
+    this.#notHere(request);
   }
   link(request: FuseRequest): void {
-    this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EPERM);
+    this.#notHere(request);
   }
   mknod(request: FuseRequest): void {
-    this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EPERM);
+    this.#notHere(request);
+  }
+  #notHere({ uniqueLo, uniqueHi }: FuseRequest): void {
+    this.#replies.replyError(uniqueLo, uniqueHi, errno.EPERM);
   }
 
   forget(nodeId: number, lookupCount: number): void {
@@ -238,13 +241,10 @@ export class LitefsFileSystem implements FuseHandler {
 
   getattr(request: FuseRequest): void {
     const { uniqueLo, uniqueHi, nodeId } = request;
-    if (nodeId === FUSE_ROOT_ID) {
-      this.#replies.replyAttr(uniqueLo, uniqueHi, rootAttributes(this.#mountedAtMs), FOREVER_MS);
-      return;
-    }
     const node = this.#nodes.get(nodeId);
-    if (node === undefined) this.#replies.replyError(uniqueLo, uniqueHi, errno.ESTALE);
-    else this.#replyAttributes(request, node);
+    if (node !== undefined) this.#replyAttributes(request, node);
+    else if (nodeId !== FUSE_ROOT_ID) this.#replies.replyError(uniqueLo, uniqueHi, errno.ESTALE);
+    else this.#replies.replyAttr(uniqueLo, uniqueHi, rootAttributes(this.#mountedAtMs), FOREVER_MS);
   }
 
   setattr(request: FuseRequest, valid: number, fields: SetattrFields): void {
