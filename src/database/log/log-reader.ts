@@ -47,7 +47,14 @@ export class LogReader {
         : { kind: "unavailable" };
     }
     if (after.txid > end.position.txid) return { kind: "unavailable" };
-    const cursor = this.#cursors.get(keyOf(after)) ?? this.#find(after, end);
+    const known = this.#cursors.get(keyOf(after));
+    if (known !== undefined) {
+      const read = this.#readFrom(known, after, end, maxBytes);
+      if (read.kind === "transactions" && continues(read.ltx[0], after)) return read;
+      // The log was exchanged since: the position may be in another place, or in none.
+      this.#cursors.clear();
+    }
+    const cursor = this.#find(after, end);
     if (cursor === undefined) return this.#readLegacy(after);
     return this.#readFrom(cursor, after, end, maxBytes);
   }
@@ -205,6 +212,12 @@ function parseBatch(data: Uint8Array, offsetBytes: number): Batch {
     if (isBase) break;
   }
   return { ltx, bytes, offsetBytes: offsetBytes + at, position, isBase };
+}
+
+function continues(ltx: Uint8Array | undefined, after: Position): boolean {
+  if (ltx === undefined) return false;
+  const header = decodeHeader(ltx, 0);
+  return header.minTxid === after.txid + 1 && header.preApplyChecksum === after.checksum;
 }
 
 function keyOf(position: Position): string {
