@@ -367,18 +367,11 @@ export class LitefsFileSystem implements FuseHandler {
   }
 
   fsync(request: FuseRequest): void {
-    const node = this.#nodes.get(request.nodeId);
-    if (node?.type !== "file") {
-      this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
-      return;
-    }
-    const { entry, kind } = node;
-    if (node.files === entry.db.files) {
-      this.#replyOutcomeOrEmpty(request, entry.db.sync(kind));
-      return;
-    }
-    node.files.get(kind)?.sync();
-    this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
+    const node = this.#fileNode(request.nodeId);
+    let outcome: Outcome = "ok";
+    if (node?.files === node?.entry.db.files) outcome = node?.entry.db.sync(node.kind) ?? "ok";
+    else node?.files.get(node.kind)?.sync();
+    this.#replyOutcome(request, outcome);
   }
 
   flush(request: FuseRequest, fh: number, ownerLo: number, ownerHi: number): void {
