@@ -23,11 +23,11 @@ import { randomStep } from "./support/workload.ts";
 const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
 
 /** A snapshot of a content as a primary sends it. */
-function encodeSnapshot(content: Content, pageSize: number, txid: number): Uint8Array {
+function encodeSnapshot(of: Content, pageSize: number, txid: number): Uint8Array {
   const header = {
     flags: 0,
     pageSize,
-    commit: content.pageCount,
+    commit: of.pageCount,
     minTxid: 1,
     maxTxid: txid,
     timestampMs: 1_700_000_000_000,
@@ -38,11 +38,11 @@ function encodeSnapshot(content: Content, pageSize: number, txid: number): Uint8
     walSalt2: 0,
     nodeId: 1n,
   };
-  const pages = Array.from({ length: content.pageCount }, (_, i) => ({
+  const pages = Array.from({ length: of.pageCount }, (_, i) => ({
     pgno: i + 1,
-    data: content.page(i + 1, pageSize),
+    data: of.page(i + 1, pageSize),
   }));
-  return encodeLtx(header, pages, contentChecksum(content, pageSize));
+  return encodeLtx(header, pages, contentChecksum(of, pageSize));
 }
 
 function content(seed: number, pageCount: number, mode: "wal" | "delete" = "delete"): Content {

@@ -249,7 +249,7 @@ export class FakeDisk implements Files {
         const theirs = directories.get(other);
         if (theirs !== undefined) apply(theirs, half);
       }
-      for (const node of [...names.values()]) if (node instanceof Directory) collect(node);
+      for (const node of names.values()) if (node instanceof Directory) collect(node);
     };
     collect(this.#root);
     const copy = (directory: Directory): Directory => {
