@@ -9,8 +9,9 @@ export function snapshotFileName(txid: number): string {
 export function removeObsoleteSnapshots(db: Database): void {
   const durable = snapshotFileName(db.log.state.durableTxid);
   for (const name of db.files.files.list(db.files.directory)) {
-    if (/^snapshot-[0-9a-f]{16}\.ltx$/.test(name) && name <= durable) {
-      db.files.files.remove(db.files.pathOf(name));
-    }
+    const isObsolete = /^snapshot-[0-9a-f]{16}\.ltx$/.test(name) && name <= durable;
+    // Copies of pages for a reader who went with the process that made them.
+    const isLeftOver = db.store.snapshots.size === 0 && /^snapshot-\d+\.side$/.test(name);
+    if (isObsolete || isLeftOver) db.files.files.remove(db.files.pathOf(name));
   }
 }

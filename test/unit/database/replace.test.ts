@@ -255,3 +255,16 @@ function take(db: Database, id: number): Snapshot {
   const at = { txid, checksumHi, checksumLo, timestampMs: state.timestampMs };
   return new Snapshot(db.store, at, db.files.pathOf(`snapshot-${id}.side`));
 }
+
+it("what a snapshot's reader left behind at a kill goes at the next start", () => {
+  const disk = new FakeDisk();
+  const db = open(disk);
+  const pager = new MiniPager(db, new Random(1), { pageSize: 512 });
+  pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });
+  take(db, 1);
+  pager.transaction({ pgnos: [2], pageCount: 3 });
+  expect(disk.list(DIRECTORY)).toContain("snapshot-1.side");
+  const after = disk.kill();
+  open(after);
+  expect(after.list(DIRECTORY)).not.toContain("snapshot-1.side");
+});
