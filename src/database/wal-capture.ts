@@ -46,6 +46,8 @@ export class WalCapture {
   #sum2 = 0;
   /** Frames of this generation that have been written as a whole. */
   #writtenFrames = 0;
+  /** Frame of a refused commit, until SQLite writes a frame from its start again; or -1. */
+  #refusedFrame = -1;
 
   constructor(owner: WalCaptureOwner, store: PageStore) {
     this.#owner = owner;
@@ -68,6 +70,7 @@ export class WalCapture {
   setHeader(header: WalHeader | undefined): void {
     this.#header = header;
     this.#pendingFrame = -1;
+    this.#refusedFrame = -1;
     this.#writtenFrames = 0;
     this.#open.reset(0);
     if (header === undefined) return;
@@ -91,6 +94,10 @@ export class WalCapture {
       const inFrame = (offset - WAL_HEADER_SIZE) % this.#frameSize;
       const frame = (offset - WAL_HEADER_SIZE - inFrame) / this.#frameSize;
       if (frame < this.#store.frames.count) return "io";
+      // The kernel may send one write in two. When we refuse the second, write(2) tells SQLite of
+      // a short write, and SQLite tries the rest again: it must be refused as often as it comes.
+      if (inFrame === 0) this.#refusedFrame = -1;
+      else if (frame === this.#refusedFrame) return "io";
       if (inFrame === 0 && length === FRAME_HEADER_SIZE) {
         return this.#writeFrameHeader(frame, offset, data, start, file);
       }
@@ -135,7 +142,10 @@ export class WalCapture {
       frame === this.#nextFrame &&
       frame === this.#pendingFrame &&
       this.#chainHolds(this.#pendingBytes, data, start);
-    if (!continues) return "ok";
+    if (!continues) {
+      // The header before may have completed a frame with the page that was here already.
+      return frame === this.#nextFrame ? this.#extend(file) : "ok";
+    }
     const { pgno, commit } = this.#pending;
     this.#open.append(pgno, data, start, this.#checksum.s0, this.#checksum.s1);
     if (commit === 0) {
@@ -231,6 +241,7 @@ export class WalCapture {
    * its page cache. With both halves gone here, no later recovery by SQLite can find a valid frame.
    */
   #invalidate(file: OpenFile, frame: number): void {
+    this.#refusedFrame = frame;
     const offset = WAL_HEADER_SIZE + frame * this.#frameSize;
     file.writeAt(new Uint8Array(this.#frameSize), 0, this.#frameSize, offset);
     this.#open.truncate(frame);
