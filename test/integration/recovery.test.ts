@@ -111,8 +111,8 @@ test.each([
       await waitForProgress(progress, acknowledged + 200);
       if (signal === "SIGKILL") await cluster.primary.kill();
       else await cluster.primary.stop();
-      const { stdout } = await writer;
-      acknowledged = Number(stdout);
+      await writer;
+      acknowledged = Number(fs.readFileSync(progress, "utf8"));
       await cluster.primary.start();
       const db = cluster.connect(cluster.primary, "app.db");
       const count = Number(db.prepare("SELECT max(id) FROM t").pluck().get());
