@@ -53,10 +53,10 @@ test.each([
     console.log("CHILD READY");
     setInterval(() => {}, 1000);`;
     node.launch(["--", process.execPath, "-e", script]);
-    await node.waitForLog("CHILD READY");
+    await node.waitForLog(/^CHILD READY$/m);
     node.signal(signal);
     expect(await node.ended()).toEqual({ code, signal: null });
-    expect(node.log).toContain(`CHILD GOT ${signal}`);
+    expect(node.log).toMatch(new RegExp(`^CHILD GOT ${signal}$`, "m"));
     await expectGone(node);
   },
 );
@@ -76,10 +76,10 @@ test("the node stays until its child is done, and the mount works until then", a
     }, 500));
     setInterval(() => {}, 1000);`;
   node.launch(["--", process.execPath, "-e", script, node.file("app.db")]);
-  await node.waitForLog("CHILD READY");
+  await node.waitForLog(/^CHILD READY$/m);
   node.signal("SIGTERM");
   expect((await node.ended()).code).toBe(0);
-  expect(node.log).toContain("CHILD WROTE");
+  expect(node.log).toMatch(/^CHILD WROTE$/m);
   await node.start();
   const db = new Database(node.file("app.db"), { readonly: true });
   expect(db.prepare("SELECT x FROM t").pluck().all()).toEqual([7]);
