@@ -23,6 +23,8 @@ import type { Database } from "./database.ts";
 import type { DaemonLocks, Job } from "./host.ts";
 
 const BUFFER_BYTES = 1024 * 1024;
+/** One for all databases: whoever appends also flushes before anybody else gets a turn. */
+const buffer = new Uint8Array(BUFFER_BYTES + 65536 + FRAME_HEADER_SIZE);
 /** Two ranges of the wal-index closer than this go to the kernel as one. */
 const MERGE_GAP_BYTES = 2048;
 
@@ -37,10 +39,9 @@ const MERGE_GAP_BYTES = 2048;
 export class LocalWal {
   readonly #db: Database;
   readonly #locks: DaemonLocks;
-  readonly #buffer: Buffer = Buffer.alloc(BUFFER_BYTES + 65536 + FRAME_HEADER_SIZE);
   readonly #checksum = new WalChecksum(false);
   #used = 0;
-  /** File offset of buffer[0]. */
+  /** File offset of `buffer[0]`. */
   #at = 0;
   readonly #pending: number[] = [];
   #blocks: WalIndexBlocks | undefined;
@@ -76,10 +77,10 @@ export class LocalWal {
       this.#at = frameOffset(store.frames.count, store.pageSize);
       this.#used = 0;
     }
-    this.#buffer.set(page, this.#used + FRAME_HEADER_SIZE);
+    buffer.set(page, this.#used + FRAME_HEADER_SIZE);
     const { salt1, salt2 } = header;
     const fields = { pgno, commit, salt1, salt2 };
-    sealFrame(fields, this.#checksum, store.pageSize, this.#buffer, this.#used);
+    sealFrame(fields, this.#checksum, store.pageSize, buffer, this.#used);
     this.#used += frameSize;
     this.#pending.push(pgno);
     if (this.#used >= BUFFER_BYTES) this.flush();
@@ -88,8 +89,8 @@ export class LocalWal {
   /** Writes what was appended; nothing of it counts before `commit`. */
   flush(): void {
     if (this.#used === 0) return;
-    this.#db.files.getOrCreate("wal").writeAt(this.#buffer, 0, this.#used, this.#at);
-    this.#db.kernel.store("wal", this.#at, this.#buffer.subarray(0, this.#used));
+    this.#db.files.getOrCreate("wal").writeAt(buffer, 0, this.#used, this.#at);
+    this.#db.kernel.store("wal", this.#at, buffer.subarray(0, this.#used));
     this.#at += this.#used;
     this.#used = 0;
   }
