@@ -3,7 +3,7 @@ import { errorText } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { formatChecksum, formatTxid, positionsEqual } from "../lib/position.ts";
 import type { Position } from "../lib/position.ts";
-import { decodeHeader, LTX_TRAILER_SIZE } from "../ltx/header.ts";
+import { decodeHeader, LTX_HEADER_SIZE, LTX_TRAILER_SIZE } from "../ltx/header.ts";
 import { decodeTrailer } from "../ltx/trailer.ts";
 
 /** One line of GET /events, in LiteFS's spelling. */
@@ -100,8 +100,14 @@ export class EventHub {
     if (told !== undefined && positionsEqual(told, position)) return;
     while (told !== undefined && position.txid > told.txid + 1) {
       const read = await this.#engine.readLog(name, told, LOG_READ_BYTES);
-      if (read.kind === "unavailable" || read.ltx.length === 0) break;
-      for (const ltx of read.ltx) this.#emit(eventOfLtx(name, ltx));
+      if (read.kind === "unavailable") break;
+      if (read.kind === "large") {
+        const header = read.ltx.read(0, LTX_HEADER_SIZE);
+        this.#emit(eventOfLtx(name, header, read.end.checksum));
+      } else {
+        if (read.ltx.length === 0) break;
+        for (const ltx of read.ltx) this.#emit(eventOfLtx(name, ltx, postApplyChecksumOf(ltx)));
+      }
       hasRead = true;
       told = read.end;
       this.#told.set(name, told);
@@ -137,9 +143,12 @@ function eventOfState(state: DatabaseState): ClusterEvent {
   };
 }
 
-function eventOfLtx(db: string, ltx: Uint8Array): ClusterEvent {
+function postApplyChecksumOf(ltx: Uint8Array): bigint {
+  return decodeTrailer(ltx, ltx.length - LTX_TRAILER_SIZE).postApplyChecksum;
+}
+
+function eventOfLtx(db: string, ltx: Uint8Array, postApplyChecksum: bigint): ClusterEvent {
   const header = decodeHeader(ltx, 0);
-  const { postApplyChecksum } = decodeTrailer(ltx, ltx.length - LTX_TRAILER_SIZE);
   return {
     type: "tx",
     db,

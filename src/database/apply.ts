@@ -1,64 +1,19 @@
 import { errorText, FormatError } from "../lib/errors.ts";
 import { formatPosition } from "../lib/position.ts";
 import { bigintHi, bigintLo } from "../ltx/crc64.ts";
-import { LtxDecoder } from "../ltx/decoder.ts";
 import { isSnapshot } from "../ltx/header.ts";
-import type { LtxHeader } from "../ltx/header.ts";
 import { PENDING_BYTE, RESERVED_BYTE, SHARED_FIRST, SHARED_SIZE } from "../sqlite/locks.ts";
 import { WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import type { Database } from "./database.ts";
 import type { ApplyResult } from "./engine.ts";
 import type { DaemonLocks, Job } from "./host.ts";
 import type { LocalWal } from "./local-wal.ts";
+import { decodeReceived } from "./received-transaction.ts";
+import type { ReceivedTransaction } from "./received-transaction.ts";
 
 const FLAG = 0x80000000 | 0;
 const SHARED_LAST = SHARED_FIRST + SHARED_SIZE - 1;
 const SYNC_AFTER_LOG_BYTES = 4 * 1024 * 1024;
-
-/** A transaction from the primary, checked from its first byte to its last. */
-export interface ReceivedTransaction {
-  readonly header: LtxHeader;
-  readonly postHi: number;
-  readonly postLo: number;
-  readonly pgnos: readonly number[];
-  /** Checksums with FLAG: hi and lo alternating. */
-  readonly checksums: readonly number[];
-  /** The pages back to back, in the order of `pgnos`. */
-  readonly pages: Uint8Array;
-  readonly ltx: Uint8Array;
-}
-
-/** Throws a FormatError unless the bytes are one whole, valid LTX file. */
-export function decodeReceived(ltx: Uint8Array): ReceivedTransaction {
-  const pgnos: number[] = [];
-  const checksums: number[] = [];
-  let pages = new Uint8Array(Math.max(65536, ltx.length));
-  let used = 0;
-  const decoder = new LtxDecoder({
-    onPage(pgno, data, hi, lo) {
-      if (used + data.length > pages.length) {
-        const grown = new Uint8Array(pages.length * 2);
-        grown.set(pages);
-        pages = grown;
-      }
-      pages.set(data, used);
-      used += data.length;
-      pgnos.push(pgno);
-      checksums.push(hi, lo);
-    },
-  });
-  decoder.push(ltx);
-  const { header, trailer } = decoder.end();
-  return {
-    header,
-    postHi: bigintHi(trailer.postApplyChecksum),
-    postLo: bigintLo(trailer.postApplyChecksum),
-    pgnos,
-    checksums,
-    pages,
-    ltx,
-  };
-}
 
 /**
  * Applies consecutive transactions of the primary to a replica's database, under one hold of
@@ -78,6 +33,15 @@ export function* applyTransactions(
     if (!(error instanceof FormatError)) throw error;
     return mismatch(db, `a received transaction is damaged: ${errorText(error)}`);
   }
+  return yield* applyReceived(db, local, locks, transactions);
+}
+
+export function* applyReceived(
+  db: Database,
+  local: LocalWal,
+  locks: DaemonLocks,
+  transactions: readonly ReceivedTransaction[],
+): Job<ApplyResult> {
   if (db.status === "quarantined") return { kind: "quarantined", reason: db.reason };
   return isLocalWal(db, locks)
     ? yield* applyThroughWal(db, local, locks, transactions)
@@ -163,13 +127,12 @@ function appendToWal(db: Database, local: LocalWal, transaction: ReceivedTransac
   const mark = db.log.mark();
   try {
     commitToLog(db, transaction);
-    const { pgnos, pages, header } = transaction;
-    const last = pgnos.length - 1;
-    for (const [i, pgno] of pgnos.entries()) {
-      const page = pages.subarray(i * header.pageSize, (i + 1) * header.pageSize);
-      local.append(pgno, page, i === last ? header.commit : 0);
-    }
-    if (last < 0) appendPageOne(db, local, header.commit);
+    const { pgnos, header } = transaction;
+    const last = pgnos.at(-1);
+    transaction.eachPage((pgno, page) => {
+      local.append(pgno, page, pgno === last ? header.commit : 0);
+    });
+    if (last === undefined) appendPageOne(db, local, header.commit);
     local.flush();
   } catch (error) {
     local.rollback();
@@ -323,8 +286,8 @@ function preserve(db: Database, { header, pgnos }: ReceivedTransaction): void {
 }
 
 function commitToLog(db: Database, transaction: ReceivedTransaction): void {
-  const { header, postHi, postLo, ltx } = transaction;
-  db.log.appendReceived(header, postHi, postLo, ltx);
+  const { header, postHi, postLo, bytes } = transaction;
+  db.log.appendReceived(header, postHi, postLo, bytes);
 }
 
 function adopt(db: Database, { header, pgnos, checksums }: ReceivedTransaction): void {
@@ -343,10 +306,8 @@ function writePages(db: Database, transactions: readonly ReceivedTransaction[]):
   const isNew = !db.files.exists("database");
   const file = db.files.getOrCreate("database");
   let pageCount = Math.ceil(file.size() / pageSize);
-  for (const { header, pgnos, pages } of transactions) {
-    for (const [i, pgno] of pgnos.entries()) {
-      file.writeAt(pages, i * pageSize, pageSize, (pgno - 1) * pageSize);
-    }
+  for (const { header, eachPage } of transactions) {
+    eachPage((pgno, page) => file.writeAt(page, 0, pageSize, (pgno - 1) * pageSize));
     // What a later one grows over again must be zeros, not what was there before.
     if (header.commit < pageCount) file.truncate(header.commit * pageSize);
     pageCount = header.commit;

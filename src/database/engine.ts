@@ -26,10 +26,13 @@ export interface Engine {
    */
   applyTransactions(database: string, ltx: readonly Uint8Array[]): Promise<ApplyResult>;
 
-  /** Replaces a whole database by the snapshot LTX in a file, which the engine consumes. */
-  applySnapshotFile(database: string, path: string): Promise<ApplyResult>;
+  /**
+   * Applies the LTX in a file, which the engine consumes: a snapshot replaces the database, a
+   * transaction too large for memory continues it.
+   */
+  applyLtxFile(database: string, path: string): Promise<ApplyResult>;
 
-  /** Where a snapshot that is being received may be stored (same file system as the database). */
+  /** Where an LTX that is being received may be stored (same file system as the database). */
   snapshotPath(database: string): string;
 
   /** Recomputes the checksum of a database from its pages (all of them: slow on large ones). */
@@ -66,9 +69,18 @@ export interface DatabaseCounters {
   readonly ltxReaped: number;
 }
 
+/** An LTX file that is read in pieces, because it is large. */
+export interface LargeLtx {
+  readonly lengthBytes: number;
+  /** Fewer bytes than asked for only at the end. */
+  read(offsetBytes: number, lengthBytes: number): Uint8Array;
+}
+
 export type LogRead =
   /** `ltx` holds one uncompressed LTX file per transaction; empty when `after` is the end. */
   | { readonly kind: "transactions"; readonly ltx: readonly Uint8Array[]; readonly end: Position }
+  /** The next transaction is a large one: it alone, to be read in pieces. */
+  | { readonly kind: "large"; readonly ltx: LargeLtx; readonly end: Position }
   /** The log cannot continue `after` (reaped, diverged or ahead): a snapshot is needed. */
   | { readonly kind: "unavailable" };
 

@@ -14,7 +14,7 @@ import { nodeFiles } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
 import { settleAfterDemotion } from "../database/demote.ts";
 import { openDatabase } from "../database/recover.ts";
-import { applySnapshot } from "../database/replace.ts";
+import { applyLtxFile } from "../database/apply-file.ts";
 import { Snapshot } from "../database/snapshot.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { LitefsFileSystem } from "./litefs-file-system.ts";
@@ -195,8 +195,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       case "apply":
         this.#apply(request.id, request.database, request.ltx);
         return;
-      case "apply-snapshot":
-        this.#applySnapshot(request.id, request.database, request.path);
+      case "apply-file":
+        this.#applyFile(request.id, request.database, request.path);
         return;
       case "open-snapshot":
         this.#openSnapshot(request.id, request.database);
@@ -278,10 +278,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     );
   }
 
-  #applySnapshot(id: number, name: string, file: string): void {
+  #applyFile(id: number, name: string, file: string): void {
     const entry = this.#entry(name);
     entry.enqueue(
-      () => applySnapshot(entry.db, entry.local, entry, file),
+      () => applyLtxFile(entry.db, entry.local, entry, file),
       (result) => {
         this.#reply(id, result);
         this.#releaseFiles(entry);

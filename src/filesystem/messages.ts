@@ -23,7 +23,7 @@ export type MountRequest =
       readonly ltx: readonly Uint8Array[];
     }
   | {
-      readonly type: "apply-snapshot";
+      readonly type: "apply-file";
       readonly id: number;
       readonly database: string;
       readonly path: string;

@@ -213,8 +213,8 @@ export class MountClient implements Engine {
     return (await this.#call({ type: "apply", database, ltx })) as ApplyResult;
   }
 
-  async applySnapshotFile(database: string, file: string): Promise<ApplyResult> {
-    return (await this.#call({ type: "apply-snapshot", database, path: file })) as ApplyResult;
+  async applyLtxFile(database: string, file: string): Promise<ApplyResult> {
+    return (await this.#call({ type: "apply-file", database, path: file })) as ApplyResult;
   }
 
   snapshotPath(database: string): string {

@@ -140,7 +140,7 @@ export class FakeEngine implements Engine {
     return { kind: "applied", position: database.position };
   }
 
-  async applySnapshotFile(name: string, file: string): Promise<ApplyResult> {
+  async applyLtxFile(name: string, file: string): Promise<ApplyResult> {
     const decided = await this.beforeApply(name, 1);
     if (decided !== undefined) return decided;
     await turn();

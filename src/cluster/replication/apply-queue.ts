@@ -6,7 +6,7 @@ const MAX_BATCH_BYTES = 8 * 1024 * 1024;
 
 export type Item =
   | { readonly kind: "ltx"; readonly ltx: Uint8Array; readonly info: ItemInfo }
-  | { readonly kind: "snapshot"; readonly path: string; readonly info: ItemInfo };
+  | { readonly kind: "file"; readonly path: string; readonly info: ItemInfo };
 
 export interface ItemInfo {
   readonly timestampMs: number;
@@ -144,8 +144,8 @@ export class ApplyQueue {
 
   #apply(database: string, batch: Batch): Promise<ApplyResult> {
     const { engine } = this.#options;
-    if (batch.last.kind === "snapshot") {
-      return engine.applySnapshotFile(database, batch.last.path);
+    if (batch.last.kind === "file") {
+      return engine.applyLtxFile(database, batch.last.path);
     }
     const ltx: Uint8Array[] = [];
     for (const item of batch.items) if (item.kind === "ltx") ltx.push(item.ltx);
@@ -196,10 +196,10 @@ function takeBatch(items: Item[]): Batch {
   let sizeBytes = 0;
   for (const item of items) {
     const size = itemBytes(item);
-    if (count > 0 && (item.kind === "snapshot" || sizeBytes + size > MAX_BATCH_BYTES)) break;
+    if (count > 0 && (item.kind === "file" || sizeBytes + size > MAX_BATCH_BYTES)) break;
     count += 1;
     sizeBytes += size;
-    if (item.kind === "snapshot") break;
+    if (item.kind === "file") break;
   }
   const batch = items.splice(0, count);
   const last = batch.at(-1);

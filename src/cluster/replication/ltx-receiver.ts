@@ -1,31 +1,17 @@
 import type { Engine } from "../../database/engine.ts";
 import { assert } from "../../lib/assert.ts";
-import { FormatError, LitefsError } from "../../lib/errors.ts";
+import { FormatError } from "../../lib/errors.ts";
 import { decodeHeader, isSnapshot, LTX_HEADER_SIZE } from "../../ltx/header.ts";
 import type { LtxHeader } from "../../ltx/header.ts";
 import type { Item, ItemInfo } from "./apply-queue.ts";
 import { SnapshotSpool } from "./snapshot-spool.ts";
 
-/** A transaction is applied from memory. A larger one comes as a snapshot, through a file. */
-export const MAX_TRANSACTION_BYTES: number = 256 * 1024 * 1024;
-
-/** A transaction that this node can only take as part of a snapshot. */
-export class TransactionTooLargeError extends LitefsError {
-  override readonly name: string = "TransactionTooLargeError";
-  readonly database: string;
-
-  constructor(database: string) {
-    super(
-      "TRANSACTION_TOO_LARGE",
-      `transaction of ${database} exceeds ${MAX_TRANSACTION_BYTES} bytes: reconnecting for a snapshot instead`,
-    );
-    this.database = database;
-  }
-}
+/** What is larger than this goes through a file. */
+const MAX_BYTES_IN_MEMORY = 4 * 1024 * 1024;
 
 /**
  * One LTX file while it arrives in pieces. Its header decides: a snapshot goes to a file piece by
- * piece, a transaction stays in memory.
+ * piece, a transaction stays in memory unless it is large.
  */
 export class LtxReceiver {
   readonly database: string;
@@ -57,9 +43,8 @@ export class LtxReceiver {
     this.#pieces.push(bytes);
     if (this.#sizeBytes < LTX_HEADER_SIZE) return undefined;
     this.#header ??= decodeHeader(this.#joined(), 0);
-    if (isSnapshot(this.#header)) return this.#startSpool();
-    if (this.#sizeBytes > MAX_TRANSACTION_BYTES) throw new TransactionTooLargeError(this.database);
-    return undefined;
+    const isLarge = this.#sizeBytes > MAX_BYTES_IN_MEMORY;
+    return isLarge || isSnapshot(this.#header) ? this.#startSpool() : undefined;
   }
 
   /** False: it is a transaction, held in memory. */
@@ -72,12 +57,12 @@ export class LtxReceiver {
   }
 
   /** The complete file, safely on the disk. */
-  async finishSnapshot(): Promise<Item> {
+  async finishFile(): Promise<Item> {
     const spool = this.#spool;
     assert(spool !== undefined, "a transaction in memory has no snapshot file");
     await spool.finish();
     this.#spool = undefined;
-    return { kind: "snapshot", path: spool.path, info: this.#info() };
+    return { kind: "file", path: spool.path, info: this.#info() };
   }
 
   async discard(): Promise<void> {

@@ -5,7 +5,7 @@ import type { StreamFrame } from "../../wire/frames.ts";
 import { StreamParser } from "../../wire/stream-parser.ts";
 import { ApplyQueue } from "./apply-queue.ts";
 import type { Item } from "./apply-queue.ts";
-import { LtxReceiver, TransactionTooLargeError } from "./ltx-receiver.ts";
+import { LtxReceiver } from "./ltx-receiver.ts";
 import type { SnapshotNeeds } from "./snapshot-needs.ts";
 import type { StreamClientOptions, StreamObserver } from "./stream-client.ts";
 import type { OpenedStream } from "./stream-transport.ts";
@@ -159,12 +159,7 @@ export class StreamReception {
   #pushLtx(bytes: Uint8Array): Promise<void> | undefined {
     const receiver = this.#receiver;
     if (receiver === undefined || this.#queue.isDiscarding(receiver.database)) return undefined;
-    try {
-      return receiver.push(bytes);
-    } catch (error) {
-      if (error instanceof TransactionTooLargeError) this.#needs.need(error.database);
-      throw error;
-    }
+    return receiver.push(bytes);
   }
 
   #endLtx(): Promise<void> | undefined {
@@ -180,8 +175,8 @@ export class StreamReception {
   }
 
   async #addSnapshot(receiver: LtxReceiver): Promise<void> {
-    const item = await receiver.finishSnapshot();
-    if (item.kind === "snapshot") this.#spooled.add(item.path);
+    const item = await receiver.finishFile();
+    if (item.kind === "file") this.#spooled.add(item.path);
     this.#queue.add(receiver.database, item);
   }
 
@@ -196,7 +191,7 @@ export class StreamReception {
 
   #applied(database: string, item: Item): void {
     const { clock, lag } = this.#options;
-    if (item.kind === "snapshot") this.#spooled.delete(item.path);
+    if (item.kind === "file") this.#spooled.delete(item.path);
     this.#needs.applied(database);
     lag.primaryTimestamp(item.info.timestampMs);
     this.#observer.onApplied(database, Math.max(0, clock.nowMs() - item.info.timestampMs));

@@ -1,4 +1,5 @@
-import type { DatabaseState, LogRead } from "../../database/engine.ts";
+import { CHUNK_END, encodeChunks, MAX_CHUNK_BYTES } from "../../wire/chunk.ts";
+import type { DatabaseState, LargeLtx, LogRead } from "../../database/engine.ts";
 import { errorText } from "../../lib/errors.ts";
 import { positionsEqual, ZERO_POSITION } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
@@ -7,6 +8,7 @@ import {
   encodeEnd,
   encodeHeartbeat,
   encodeHwm,
+  encodeLtxBegin,
   encodeLtxFrame,
   encodeReady,
 } from "../../wire/stream-encoder.ts";
@@ -16,6 +18,8 @@ import type { SentFrameType, StreamRequest, StreamServerOptions } from "./stream
 
 /** Log bytes asked for at once: many small transactions, or one that may be larger. */
 const LOG_READ_BYTES = 1024 * 1024;
+/** A multiple of the largest chunk. */
+const LARGE_PIECE_BYTES = 16 * MAX_CHUNK_BYTES;
 const LOG_UNAVAILABLE: LogRead = { kind: "unavailable" };
 
 export interface SessionControl {
@@ -164,6 +168,9 @@ export class StreamSession {
         }
         await this.#sendLog(name, read.ltx);
         client = read.end;
+      } else if (read.kind === "large") {
+        await this.#sendLarge(name, read.ltx);
+        client = read.end;
       } else {
         if (target.txid === 0) return;
         const copied = await this.#sendSnapshot(name);
@@ -193,6 +200,18 @@ export class StreamSession {
     for (const ltx of batch) frames.push(encodeLtxFrame(name, ltx), hwm);
     this.#control.onFramesSent(name, "ltx", batch.length);
     await this.#send(Buffer.concat(frames));
+  }
+
+  /** In pieces, each after the one before is on its way: a transaction of any size takes no memory. */
+  async #sendLarge(name: string, ltx: LargeLtx): Promise<void> {
+    await this.#send(encodeLtxBegin(name));
+    for (let at = 0; at < ltx.lengthBytes; at += LARGE_PIECE_BYTES) {
+      await this.#send(encodeChunks(ltx.read(at, LARGE_PIECE_BYTES)));
+      // The frame is open, so the stream cannot end here as if all were well.
+      this.#interrupted.throwIfAborted();
+    }
+    this.#control.onFramesSent(name, "ltx", 1);
+    await this.#send(Buffer.concat([CHUNK_END, encodeHwm(name, 0)]));
   }
 
   /** The position of the copy; undefined when it could not be made, which only delays this one. */

@@ -1,12 +1,14 @@
 import * as path from "node:path";
-import type { LogRead } from "../engine.ts";
+import type { LargeLtx, LogRead } from "../engine.ts";
 import type { Files, OpenFile } from "../files.ts";
+import { LitefsError } from "../../lib/errors.ts";
 import type { Position } from "../../lib/position.ts";
 import { halvesToBigint } from "../../ltx/crc64.ts";
 import { decodeHeader, LTX_HEADER_SIZE, LTX_TRAILER_SIZE } from "../../ltx/header.ts";
 import { formatLtxFilename } from "../../ltx/filename.ts";
 import { decodeTrailer } from "../../ltx/trailer.ts";
 import { decodeRecordHeader, parseSegmentName, RECORD_HEADER_SIZE, RECORD_KIND } from "./record.ts";
+import type { RecordHeader } from "./record.ts";
 
 /** Where the last complete record ends, as the writer has published it. */
 export interface LogEnd {
@@ -21,6 +23,8 @@ interface Cursor {
   readonly offsetBytes: number;
 }
 
+/** A transaction beyond this is handed over in pieces. */
+const LARGE_BYTES = 4 * 1024 * 1024;
 /** More readers than this per database search again. */
 const MAX_CURSORS = 64;
 
@@ -111,16 +115,25 @@ export class LogReader {
         continue;
       }
       if (batch.isBase && position.txid !== batch.position?.txid) break;
+      if (batch.large !== undefined && batch.position !== undefined) {
+        if (ltx.length > 0) break;
+        this.#moveCursor(after, batch.position, { ...at, offsetBytes: batch.offsetBytes });
+        return { kind: "large", ltx: batch.large, end: batch.position };
+      }
       ltx.push(...batch.ltx);
       bytes += batch.bytes;
       at = { segment: at.segment, offsetBytes: batch.offsetBytes };
       if (batch.position !== undefined) position = batch.position;
     }
     if (ltx.length === 0) return { kind: "unavailable" };
-    this.#cursors.delete(keyOf(after));
-    if (this.#cursors.size >= MAX_CURSORS) this.#cursors.clear();
-    this.#cursors.set(keyOf(position), at);
+    this.#moveCursor(after, position, at);
     return { kind: "transactions", ltx, end: position };
+  }
+
+  #moveCursor(from: Position, to: Position, at: Cursor): void {
+    this.#cursors.delete(keyOf(from));
+    if (this.#cursors.size >= MAX_CURSORS) this.#cursors.clear();
+    this.#cursors.set(keyOf(to), at);
   }
 
   #nextSegment(name: string): string | undefined {
@@ -140,6 +153,9 @@ export class LogReader {
       const first = decodeRecordHeader(data, 0);
       if (first === undefined) return undefined;
       const needed = RECORD_HEADER_SIZE + first.payloadLength;
+      if (needed > LARGE_BYTES && first.kind === RECORD_KIND.transaction) {
+        return largeBatch(this.#files, this.#segmentPath(at.segment), at.offsetBytes, first);
+      }
       if (needed > wanted) data = readMore(file, at.offsetBytes, needed);
       return parseBatch(data, at.offsetBytes);
     } finally {
@@ -170,6 +186,8 @@ export class LogReader {
 }
 
 interface Batch {
+  /** A single transaction that does not come as a whole; `ltx` is empty then. */
+  readonly large?: LargeLtx;
   readonly ltx: Uint8Array[];
   readonly bytes: number;
   /** Offset after the last record taken. */
@@ -177,6 +195,38 @@ interface Batch {
   readonly position: Position | undefined;
   /** The batch is a base record alone: the history before it does not lead to it. */
   readonly isBase: boolean;
+}
+
+function largeBatch(
+  files: Files,
+  segmentPath: string,
+  offsetBytes: number,
+  record: RecordHeader,
+): Batch {
+  const { payloadLength: lengthBytes, txid, checksumHi, checksumLo } = record;
+  const start = offsetBytes + RECORD_HEADER_SIZE;
+  const read = (from: number, maxBytes: number): Uint8Array => {
+    const file = files.open(segmentPath, { readOnly: true });
+    if (file === undefined) {
+      throw new LitefsError(
+        "LOG_REAPED",
+        `${segmentPath} was removed by retention while it was read`,
+      );
+    }
+    try {
+      return readMore(file, start + from, Math.min(maxBytes, lengthBytes - from));
+    } finally {
+      file.close();
+    }
+  };
+  return {
+    large: { lengthBytes, read },
+    ltx: [],
+    bytes: lengthBytes,
+    offsetBytes: start + lengthBytes,
+    position: { txid, checksum: halvesToBigint(checksumHi, checksumLo) },
+    isBase: false,
+  };
 }
 
 function readMore(file: OpenFile, offset: number, lengthBytes: number): Uint8Array<ArrayBuffer> {

@@ -146,13 +146,13 @@ export class TransactionLog {
   }
 
   /** Appends a complete LTX file that was verified to continue the position. */
-  appendReceived(header: LtxHeader, postHi: number, postLo: number, ltx: Uint8Array): void {
+  appendReceived(header: LtxHeader, postHi: number, postLo: number, ltx: LtxBytes): void {
     const file = this.#openForAppend();
     const record = new Uint8Array(RECORD_HEADER_SIZE);
     encodeRecordHeader(
       {
         kind: RECORD_KIND.transaction,
-        payloadLength: ltx.length,
+        payloadLength: ltx.lengthBytes,
         txid: header.maxTxid,
         checksumHi: postHi,
         checksumLo: postLo,
@@ -161,9 +161,13 @@ export class TransactionLog {
       new DataView(record.buffer),
       0,
     );
-    file.writeAt(ltx, 0, ltx.length, this.#endOffset + RECORD_HEADER_SIZE);
+    let to = this.#endOffset + RECORD_HEADER_SIZE;
+    for (const piece of ltx.pieces()) {
+      file.writeAt(piece, 0, piece.length, to);
+      to += piece.length;
+    }
     file.writeAt(record, 0, RECORD_HEADER_SIZE, this.#endOffset);
-    const endOffset = this.#endOffset + RECORD_HEADER_SIZE + ltx.length;
+    const endOffset = this.#endOffset + RECORD_HEADER_SIZE + ltx.lengthBytes;
     this.#advance(header.maxTxid, postHi, postLo, endOffset, {
       ...this.#state,
       pageSize: header.pageSize,
@@ -393,6 +397,12 @@ export class TransactionLog {
     this.#file?.close();
     this.#file = undefined;
   }
+}
+
+/** The bytes of an LTX file, wherever they are. */
+export interface LtxBytes {
+  readonly lengthBytes: number;
+  pieces(): Iterable<Uint8Array>;
 }
 
 /** What `truncateTo` needs to undo an append. */

@@ -4,6 +4,7 @@ import * as path from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { nodeFiles } from "../../../src/database/files.ts";
 import { TransactionLog } from "../../../src/database/log/transaction-log.ts";
+import type { LtxBytes } from "../../../src/database/log/transaction-log.ts";
 import type { LtxHeader } from "../../../src/ltx/header.ts";
 
 const SEGMENT_BYTES = 16 * 1024 * 1024;
@@ -25,12 +26,16 @@ function header(txid: number): LtxHeader {
   };
 }
 
+function bytes(lengthBytes: number): LtxBytes {
+  return { lengthBytes, pieces: () => [new Uint8Array(lengthBytes)] };
+}
+
 test("a full segment is followed by a new one, also when it was never synced", () => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-log-"));
   onTestFinished(() => fs.rmSync(directory, { recursive: true }));
   const log = TransactionLog.open(nodeFiles, directory);
-  log.appendReceived(header(1), 1, 1, new Uint8Array(SEGMENT_BYTES));
-  log.appendReceived(header(2), 2, 2, new Uint8Array(100));
+  log.appendReceived(header(1), 1, 1, bytes(SEGMENT_BYTES));
+  log.appendReceived(header(2), 2, 2, bytes(100));
   log.sync();
   expect(log.txid).toBe(2);
   const segments = nodeFiles.list(directory).filter((name) => name.endsWith(".seg"));

@@ -1,5 +1,6 @@
 import { expect } from "vitest";
 import type { Database } from "../../../../src/database/database.ts";
+import type { LargeLtx } from "../../../../src/database/engine.ts";
 import type { DatabaseHost } from "../../../../src/database/host.ts";
 import { LogReader } from "../../../../src/database/log/log-reader.ts";
 import { openDatabase } from "../../../../src/database/recover.ts";
@@ -114,11 +115,19 @@ export function readAll(
   for (let at = after; at.txid < end.position.txid;) {
     const read = reader.read(at, end, maxBytes);
     if (read.kind === "unavailable") return undefined;
-    expect(read.ltx.length).toBeGreaterThan(0);
-    result.push(...read.ltx.map((ltx) => ltx.slice()));
+    const ltx = read.kind === "large" ? [wholeOf(read.ltx)] : read.ltx;
+    expect(ltx.length).toBeGreaterThan(0);
+    result.push(...ltx.map((bytes) => bytes.slice()));
     at = read.end;
   }
   return result;
+}
+
+/** A large transaction, read in uneven pieces. */
+function wholeOf(ltx: LargeLtx): Uint8Array {
+  const pieces: Uint8Array[] = [];
+  for (let at = 0; at < ltx.lengthBytes; at += 1_000_003) pieces.push(ltx.read(at, 1_000_003));
+  return Buffer.concat(pieces);
 }
 
 /** Applies LTX files to a content, as an independent replica would; checks every checksum. */
