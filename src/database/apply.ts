@@ -14,6 +14,8 @@ import type { ReceivedTransaction } from "./received-transaction.ts";
 const FLAG = 0x80000000 | 0;
 const SHARED_LAST = SHARED_FIRST + SHARED_SIZE - 1;
 const SYNC_AFTER_LOG_BYTES = 4 * 1024 * 1024;
+/** More pages than this and the kernel is told to forget the whole file instead. */
+const INVALIDATE_MAX_PAGES = 256;
 
 /**
  * Applies consecutive transactions of the primary to a replica's database, under one hold of
@@ -315,9 +317,13 @@ function writePages(db: Database, transactions: readonly ReceivedTransaction[]):
   const sizeBytes = db.store.pageCount * pageSize;
   if (file.size() !== sizeBytes) file.truncate(sizeBytes);
   if (isNew) db.kernel.invalidateName("database");
-  for (const { pgnos } of transactions) {
-    for (const pgno of pgnos) {
-      db.kernel.invalidate("database", (pgno - 1) * pageSize, pageSize);
+  const writtenPages = transactions.reduce((sum, { pgnos }) => sum + pgnos.length, 0);
+  if (writtenPages > INVALIDATE_MAX_PAGES) db.kernel.invalidate("database", 0, 0);
+  else {
+    for (const { pgnos } of transactions) {
+      for (const pgno of pgnos) {
+        db.kernel.invalidate("database", (pgno - 1) * pageSize, pageSize);
+      }
     }
   }
   if (db.log.bytesSinceDurable >= SYNC_AFTER_LOG_BYTES) {

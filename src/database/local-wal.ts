@@ -23,6 +23,7 @@ import type { Database } from "./database.ts";
 import type { DaemonLocks, Job } from "./host.ts";
 
 const BUFFER_BYTES = 1024 * 1024;
+const MAX_STORED_BYTES = 8 * 1024 * 1024;
 /** One for all databases: whoever appends also flushes before anybody else gets a turn. */
 const buffer = new Uint8Array(BUFFER_BYTES + 65536 + FRAME_HEADER_SIZE);
 /** Two ranges of the wal-index closer than this go to the kernel as one. */
@@ -41,6 +42,8 @@ export class LocalWal {
   readonly #locks: DaemonLocks;
   readonly #checksum = new WalChecksum(false);
   #used = 0;
+  /** Bytes handed to the kernel since the last publication. */
+  #storedBytes = 0;
   /** File offset of `buffer[0]`. */
   #at = 0;
   readonly #pending: number[] = [];
@@ -90,9 +93,22 @@ export class LocalWal {
   flush(): void {
     if (this.#used === 0) return;
     this.#db.files.getOrCreate("wal").writeAt(buffer, 0, this.#used, this.#at);
-    this.#db.kernel.store("wal", this.#at, buffer.subarray(0, this.#used));
+    this.#tellKernel();
     this.#at += this.#used;
     this.#used = 0;
+  }
+
+  /**
+   * Readers find the frames in the kernel's cache. What is queued for it takes memory, so of a large
+   * transaction the kernel is only told that there is something to read.
+   */
+  #tellKernel(): void {
+    this.#storedBytes += this.#used;
+    if (this.#storedBytes <= MAX_STORED_BYTES) {
+      this.#db.kernel.store("wal", this.#at, buffer.subarray(0, this.#used));
+    } else {
+      this.#db.kernel.invalidate("wal", this.#at, this.#used);
+    }
   }
 
   /** The frames appended so far become committed in this node's view. */
@@ -117,6 +133,7 @@ export class LocalWal {
     const { kernel, store, wal } = this.#db;
     const { frames } = store;
     this.flush();
+    this.#storedBytes = 0;
     const header = wal.header;
     if (this.#locks.openCount("shm") === 0 || header === undefined) {
       this.forgetIndex();

@@ -1,3 +1,4 @@
+import { assert } from "../../src/lib/assert.ts";
 import * as fs from "node:fs";
 import type Database from "better-sqlite3";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -217,6 +218,10 @@ test.each(["WAL", "DELETE"])(
     db.pragma("cache_size=-4000");
     db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)");
     await pair.waitForReplicas("large.db");
+    const [replica] = pair.replicas;
+    assert(replica !== undefined, "a replica");
+    const reader = pair.connect(replica, "large.db").prepare("SELECT count(*) AS n FROM t");
+    expect(reader.get()).toEqual({ n: 0 });
     const before = pair.nodes.map((node) => node.residentBytes());
     const peak = [...before];
     const sample = (): void => {
@@ -230,6 +235,7 @@ test.each(["WAL", "DELETE"])(
       for (let i = 0; i < 128; i++) insert.run(MEGABYTE);
     })();
     await pair.waitForReplicas("large.db");
+    expect(reader.get()).toEqual({ n: 128 });
     clearInterval(sampler);
     sample();
     for (const [i, bytes] of peak.entries()) {
