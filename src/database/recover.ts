@@ -90,8 +90,9 @@ function bringForward(db: Database): void {
     return;
   }
   // The newest transaction is always applied: its journal may have outlived the power cut.
-  const from = files.size("database") > 0 ? Math.min(state.durableTxid, log.txid - 1) : 0;
-  if (from === 0 && state.durableTxid > 0) checkReachesBack(db);
+  const hasFile = files.size("database") > 0;
+  const from = hasFile ? Math.min(state.durableTxid, log.txid - 1) : 0;
+  if (!hasFile && state.durableTxid > 0) checkReachesBack(db);
   const file = files.getOrCreate("database");
   let applied = 0;
   for (const segment of log.segmentPathsAfter(from)) {

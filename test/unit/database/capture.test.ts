@@ -113,6 +113,28 @@ describe("a commit that is refused", () => {
     expect(db.position.txid).toBe(before.txid + 1);
   });
 
+  it("when the kernel cuts the write in two, and SQLite tries the second half again", () => {
+    const { disk, db, pager } = filled("wal");
+    const before = db.position;
+    const write = db.write.bind(db);
+    db.write = (kind, offset, data, start, length) => {
+      if (kind !== "wal" || length !== 512) return write(kind, offset, data, start, length);
+      const half = length / 2;
+      const first = write(kind, offset, data, start, half);
+      if (first !== "ok") return first;
+      const second = write(kind, offset + half, data, start + half, half);
+      // write(2) returns a short count then, and SQLite writes the rest once more.
+      return second === "ok" ? second : write(kind, offset + half, data, start + half, half);
+    };
+    disk.failAt(1, "ENOSPC", (file) => file.includes("/log/"));
+    expect(() => pager.transaction({ pgnos: [3], pageCount: 6 })).toThrow(IoFailure);
+    disk.onOperation = () => undefined;
+    expect(db.position).toEqual(before);
+    pager.transaction({ pgnos: [3], pageCount: 6 });
+    expect(db.position.txid).toBe(before.txid + 1);
+    checkContent(db, pager.committed, 512);
+  });
+
   for (const mode of ["delete", "truncate", "persist"] as const) {
     it(`when the log is full, in mode ${mode}: the journal stays and is played back`, () => {
       const { disk, db, pager } = filled(mode);

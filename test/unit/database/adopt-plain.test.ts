@@ -1,0 +1,25 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import Database from "better-sqlite3";
+import { expect, onTestFinished, test } from "vitest";
+import { nodeFiles } from "../../../src/database/files.ts";
+import { openDatabase } from "../../../src/database/recover.ts";
+import { FakeHost } from "./support/harness.ts";
+
+test("a SQLite file put into the data directory opens at TXID 1, and again after that", () => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-adopt-"));
+  onTestFinished(() => fs.rmSync(directory, { recursive: true }));
+  const plain = new Database(path.join(directory, "database"));
+  plain.exec("CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+  plain.close();
+  for (let i = 0; i < 3; i++) {
+    const db = openDatabase("app.db", new FakeHost(), nodeFiles, directory);
+    expect({ status: db.status, reason: db.reason, txid: db.position.txid }).toEqual({
+      status: "ok",
+      reason: "",
+      txid: 1,
+    });
+    db.close();
+  }
+});
