@@ -128,10 +128,13 @@ export class Database implements WalCaptureOwner {
   sync(kind: FileKind): Outcome {
     const file = this.files.get(kind);
     if (file === undefined || kind === "shm") return "ok";
+    // After a power cut the log alone is read: what it holds need not be durable in the WAL as well.
+    if (kind === "wal") {
+      this.log.sync();
+      return "ok";
+    }
     file.sync();
     this.files.syncNames();
-    // The WAL and the log hold the same transactions: neither may be durable without the other.
-    if (kind === "wal") this.log.sync();
     if (kind === "database") {
       if (!this.#dirty.isEmpty) this.#dirty.synced = true;
       else if (this.store.frames.count > 0 && this.store.frames.unwritten.size === 0) {
