@@ -1,4 +1,5 @@
 import type { FileKind } from "../database/database-files.ts";
+import { isDatabaseName as isPeerDatabaseName } from "../wire/database-name.ts";
 
 /** What a name in the mount stands for. The namespace is flat. */
 export type Name =
@@ -37,14 +38,7 @@ function checked(database: string, file: FileKind): Name {
 
 /** Names become directories below `dbs/`, so they are checked before anything touches a path. */
 export function isDatabaseName(name: string): boolean {
-  return (
-    name !== "" &&
-    name !== "." &&
-    name !== ".." &&
-    !name.includes("/") &&
-    !name.includes("\0") &&
-    Buffer.byteLength(name) <= DATABASE_NAME_MAX_BYTES
-  );
+  return isPeerDatabaseName(name) && Buffer.byteLength(name) <= DATABASE_NAME_MAX_BYTES;
 }
 
 /** The name in the mount of one of a database's files. */
