@@ -49,7 +49,8 @@ test("a commit whose writer dies before the wal-index shows it is finished for h
   const { code } = await startPython(primary.file("app.db"), script);
   expect(code).not.toBe(0);
 
-  expect(db.prepare("SELECT x FROM t").pluck().get()).toBe("after!");
+  // The death is known before the kernel has shown the new wal-index to everybody.
+  await expect.poll(() => db.prepare("SELECT x FROM t").pluck().get()).toBe("after!");
   db.exec("INSERT INTO t VALUES ('next')");
   await cluster.waitForReplicas("app.db");
   const [replica] = cluster.replicas;
