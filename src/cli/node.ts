@@ -113,7 +113,7 @@ class Node {
   }
 
   async #start(): Promise<void> {
-    const { config } = { config: this.#config };
+    const config = this.#config;
     const logger = this.#logger;
     this.#claim = await claimDataDirectory(config.data.dir);
     const clusterId = ClusterIdStore.open(config.data.dir);

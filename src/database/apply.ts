@@ -1,6 +1,6 @@
 import { errorText, FormatError } from "../lib/errors.ts";
 import { formatPosition } from "../lib/position.ts";
-import { bigintHi, bigintLo } from "../ltx/crc64.ts";
+import { bigintHi, bigintLo, CHECKSUM_FLAG_HI } from "../ltx/crc64.ts";
 import { isSnapshot } from "../ltx/header.ts";
 import { PENDING_BYTE, RESERVED_BYTE, SHARED_FIRST, SHARED_SIZE } from "../sqlite/locks.ts";
 import { WAL_WRITE_LOCK } from "../sqlite/locks.ts";
@@ -10,12 +10,9 @@ import type { DaemonLocks, Job } from "./host.ts";
 import type { LocalWal } from "./local-wal.ts";
 import { decodeReceived } from "./received-transaction.ts";
 import type { ReceivedTransaction } from "./received-transaction.ts";
+import { invalidatePages } from "./stale-pages.ts";
 
-const FLAG = 0x80000000 | 0;
 const SHARED_LAST = SHARED_FIRST + SHARED_SIZE - 1;
-const SYNC_AFTER_LOG_BYTES = 4 * 1024 * 1024;
-/** More pages than this and the kernel is told to forget the whole file instead. */
-const INVALIDATE_MAX_PAGES = 256;
 
 /**
  * Applies consecutive transactions of the primary to a replica's database, under one hold of
@@ -271,20 +268,15 @@ function checksumAfter(
     hi ^= checksums[i * 2] ?? 0;
     lo ^= checksums[i * 2 + 1] ?? 0;
   }
-  for (let pgno = header.commit + 1; pgno <= store.pageCount; pgno++) {
-    if (pgno === store.lockPgno) continue;
-    store.loadChecksum(pgno);
-    hi ^= store.checksums.hi;
-    lo ^= store.checksums.lo;
-  }
-  return { hi: hi | FLAG, lo };
+  const cut = store.checksumBeyond(header.commit);
+  return { hi: (hi ^ cut.hi) | CHECKSUM_FLAG_HI, lo: lo ^ cut.lo };
 }
 
 function preserve(db: Database, { header, pgnos }: ReceivedTransaction): void {
   const { store } = db;
   if (store.snapshots.size === 0) return;
   for (const pgno of pgnos) store.preserve(pgno);
-  for (let pgno = header.commit + 1; pgno <= store.pageCount; pgno++) store.preserve(pgno);
+  store.preserveBeyond(header.commit);
 }
 
 function commitToLog(db: Database, transaction: ReceivedTransaction): void {
@@ -317,18 +309,10 @@ function writePages(db: Database, transactions: readonly ReceivedTransaction[]):
   const sizeBytes = db.store.pageCount * pageSize;
   if (file.size() !== sizeBytes) file.truncate(sizeBytes);
   if (isNew) db.kernel.invalidateName("database");
-  const writtenPages = transactions.reduce((sum, { pgnos }) => sum + pgnos.length, 0);
-  if (writtenPages > INVALIDATE_MAX_PAGES) db.kernel.invalidate("database", 0, 0);
-  else {
-    for (const { pgnos } of transactions) {
-      for (const pgno of pgnos) {
-        db.kernel.invalidate("database", (pgno - 1) * pageSize, pageSize);
-      }
-    }
-  }
-  if (db.log.bytesSinceDurable >= SYNC_AFTER_LOG_BYTES) {
-    file.sync();
-    db.files.syncNames();
+  const written = transactions.flatMap(({ pgnos }) => pgnos);
+  invalidatePages(db.kernel, pageSize, written);
+  if (db.log.needsDurable) {
+    db.files.syncDatabase();
     db.log.noteDurable(db.log.txid, "now");
   }
 }

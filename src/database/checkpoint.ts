@@ -3,11 +3,10 @@ import type { Database } from "./database.ts";
 import type { DaemonLocks, Job } from "./host.ts";
 import type { LocalWal } from "./local-wal.ts";
 import { removeObsoleteSnapshots } from "./snapshot-file.ts";
+import { invalidatePages } from "./stale-pages.ts";
 
 /** SQLite's own default for wal_autocheckpoint. */
 export const CHECKPOINT_FRAMES = 1000;
-/** More pages than this and the kernel is told to forget the whole file instead. */
-const INVALIDATE_MAX_PAGES = 64;
 
 /**
  * Moves a replica's local WAL into the database file and starts it over, if no reader is in the
@@ -35,19 +34,11 @@ export function* checkpointLocalWal(
     if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;
     try {
       db.log.sync();
-      const written = store.writeBack();
-      if (written.length > INVALIDATE_MAX_PAGES) db.kernel.invalidate("database", 0, 0);
-      else {
-        const { pageSize } = store;
-        for (const pgno of written) {
-          db.kernel.invalidate("database", (pgno - 1) * pageSize, pageSize);
-        }
-      }
+      invalidatePages(db.kernel, store.pageSize, store.writeBack());
     } finally {
       locks.unlock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK);
     }
-    db.files.get("database")?.sync();
-    db.files.syncNames();
+    db.files.syncDatabase();
     yield (resume) => db.kernel.settled(resume);
   }
   if (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_CKPT_LOCK)) return false;

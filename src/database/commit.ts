@@ -1,10 +1,9 @@
-import { Crc64, pageCrc } from "../ltx/crc64.ts";
+import { CHECKSUM_FLAG_HI, Crc64, halvesToBigint, pageCrc } from "../ltx/crc64.ts";
 import type { LtxHeader } from "../ltx/header.ts";
-import { halvesToBigint } from "../ltx/crc64.ts";
+import { lockPgno } from "../sqlite/locks.ts";
 import type { PageStore } from "./page-store.ts";
 import type { TransactionLog } from "./log/transaction-log.ts";
 
-const FLAG = 0x80000000 | 0;
 const crc = new Crc64();
 const gapPage = new Uint8Array(65536);
 
@@ -57,7 +56,7 @@ export function appendCommit(store: PageStore, log: TransactionLog, commit: Comm
   const gap = new GapPages(store, commit);
   const delta = checksumDelta(store, commit, gap);
   const absolute = log.txid === 0 || commit.absolute === true;
-  const postHi = (absolute ? delta.hi : log.checksumHi ^ delta.hi) | FLAG;
+  const postHi = (absolute ? delta.hi : log.checksumHi ^ delta.hi) | CHECKSUM_FLAG_HI;
   const postLo = absolute ? delta.lo : log.checksumLo ^ delta.lo;
   const isSame = absolute ? postHi === log.checksumHi && postLo === log.checksumLo : !delta.changed;
   if (isSame && pageCount === store.pageCount && log.txid > 0) return false;
@@ -120,7 +119,7 @@ function checksumDelta(store: PageStore, commit: Commit, gap: GapPages): Delta {
   let changed = false;
   for (let i = 0; i < pages.count; i++) {
     const pgno = pages.pgno(i);
-    const newHi = pages.crcHi(i) | FLAG;
+    const newHi = pages.crcHi(i) | CHECKSUM_FLAG_HI;
     const newLo = pages.crcLo(i);
     if (!fresh && pgno <= store.pageCount) {
       store.loadChecksum(pgno);
@@ -138,16 +137,9 @@ function checksumDelta(store: PageStore, commit: Commit, gap: GapPages): Delta {
     lo ^= crc.lo;
     changed = true;
   }
-  if (!fresh) {
-    for (let pgno = pageCount + 1; pgno <= store.pageCount; pgno++) {
-      if (pgno === store.lockPgno) continue;
-      store.loadChecksum(pgno);
-      hi ^= store.checksums.hi;
-      lo ^= store.checksums.lo;
-      changed = true;
-    }
-  }
-  return { changed, hi, lo };
+  if (fresh) return { changed, hi, lo };
+  const cut = store.checksumBeyond(pageCount);
+  return { changed: changed || pageCount < store.pageCount, hi: hi ^ cut.hi, lo: lo ^ cut.lo };
 }
 
 /**
@@ -164,13 +156,13 @@ class GapPages {
     this.#store = store;
     this.isFresh = store.pageCount === 0;
     const first = this.isFresh ? 1 : store.pageCount + 1;
-    const lockPgno = Math.floor(0x40000000 / commit.pageSize) + 1;
+    const skip = lockPgno(commit.pageSize);
     const pgnos: number[] = [];
     let next = 0;
     for (let pgno = first; pgno <= commit.pageCount && commit.absolute !== true; pgno++) {
       while (next < commit.pages.count && commit.pages.pgno(next) < pgno) next++;
       if (next < commit.pages.count && commit.pages.pgno(next) === pgno) continue;
-      if (pgno !== lockPgno) pgnos.push(pgno);
+      if (pgno !== skip) pgnos.push(pgno);
     }
     this.pgnos = pgnos;
   }

@@ -71,6 +71,12 @@ export class DatabaseFiles {
     this.#namesChanged = false;
   }
 
+  /** The database file, and that it exists, survive a power cut when this returns. */
+  syncDatabase(): void {
+    this.get("database")?.sync();
+    this.syncNames();
+  }
+
   /**
    * Takes the names away. Whoever has a file open keeps it through this object; what comes next
    * under the names belongs to another.

@@ -1,7 +1,8 @@
+import { CHECKSUM_FLAG_HI } from "../ltx/crc64.ts";
 import { assert } from "../lib/assert.ts";
 import { errorText, FormatError } from "../lib/errors.ts";
 import type { Position } from "../lib/position.ts";
-import { isZeroHeader, JOURNAL_HEADER_SIZE } from "../sqlite/journal.ts";
+import { isHotJournalHeader, isZeroHeader, JOURNAL_HEADER_SIZE } from "../sqlite/journal.ts";
 import { parseDatabaseHeader } from "../sqlite/database-header.ts";
 import type { WalHeader } from "../sqlite/wal.ts";
 import { FRAME_HEADER_SIZE, frameOffset } from "../sqlite/wal.ts";
@@ -19,15 +20,14 @@ import type { TransactionLog } from "./log/transaction-log.ts";
 import type { OpenTransaction } from "./open-transaction.ts";
 import type { Outcome } from "./outcome.ts";
 import { PageStore } from "./page-store.ts";
+import { invalidatePages } from "./stale-pages.ts";
 import { WalCapture } from "./wal-capture.ts";
 import type { WalCaptureOwner } from "./wal-capture.ts";
 import { AllPages, checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
 
-const FLAG = 0x80000000 | 0;
 /** A database that was rewritten as a whole goes into the log up to this size. */
 const WHOLE_LTX_MAX_BYTES = 64 * 1024 * 1024;
-const SYNC_AFTER_LOG_BYTES = 4 * 1024 * 1024;
-const JOURNAL_MAGIC = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+const JOURNAL_MAGIC_SIZE = 8;
 
 export interface WriteCounters {
   databaseWrites: number;
@@ -316,8 +316,8 @@ export class Database implements WalCaptureOwner {
       if (outcome !== "ok") return outcome;
     }
     this.files.getOrCreate("journal").writeAt(data, start, length, offset);
-    if (offset === 0 && JOURNAL_MAGIC.every((byte, i) => data[start + i] === byte)) {
-      this.#journalHot = length >= JOURNAL_MAGIC.length;
+    if (offset === 0 && length >= JOURNAL_MAGIC_SIZE && isHotJournalHeader(data, start)) {
+      this.#journalHot = true;
     }
     return "ok";
   }
@@ -382,10 +382,8 @@ export class Database implements WalCaptureOwner {
       if (this.log.isLoose) this.log.noteDurable(this.log.state.durableTxid, "now");
       return;
     }
-    if (this.store.snapshots.size > 0) {
-      // The file is cut next, and nobody asks then.
-      for (let p = pageCount + 1; p <= this.store.pageCount; p++) this.store.preserve(p);
-    }
+    // The file is cut next, and nobody asks then.
+    this.store.preserveBeyond(pageCount);
     this.#adopt(dirty, pageCount);
     this.#makeRollbackCommitDurable();
     this.#committed();
@@ -397,8 +395,8 @@ export class Database implements WalCaptureOwner {
    */
   #makeRollbackCommitDurable(): void {
     if (!this.#dirty.synced) {
-      if (this.log.bytesSinceDurable < SYNC_AFTER_LOG_BYTES && !this.#loose) return;
-      this.#syncDatabase();
+      if (!this.log.needsDurable && !this.#loose) return;
+      this.files.syncDatabase();
     }
     this.log.sync();
     // The journal may survive a power cut and undo this very transaction; those before are safe.
@@ -418,7 +416,7 @@ export class Database implements WalCaptureOwner {
       const changed = appendCommit(this.store, this.log, commit);
       this.store.checksums.clear();
       this.#adopt(pages, pageCount);
-      this.#syncDatabase();
+      this.files.syncDatabase();
       this.log.sync();
       this.log.noteDurable(this.log.txid, "now");
       if (changed) this.#committed();
@@ -431,7 +429,7 @@ export class Database implements WalCaptureOwner {
   #rebase(file: OpenFile, pageSize: number, pageCount: number): boolean {
     this.store.checksums.clear();
     const sum = checksumFile(file, pageSize, pageCount, this.store.checksums);
-    this.#syncDatabase();
+    this.files.syncDatabase();
     const isSame = sum.hi === this.log.checksumHi && sum.lo === this.log.checksumLo;
     const txid = isSame ? this.log.txid : this.log.txid + 1;
     const timestampMs = this.host.nowMs();
@@ -456,7 +454,7 @@ export class Database implements WalCaptureOwner {
   #adopt(pages: ChangedPages, pageCount: number): void {
     const { checksums } = this.store;
     for (let i = 0; i < pages.count; i++) {
-      checksums.set(pages.pgno(i), pages.crcHi(i) | FLAG, pages.crcLo(i));
+      checksums.set(pages.pgno(i), pages.crcHi(i) | CHECKSUM_FLAG_HI, pages.crcLo(i));
     }
     if (pageCount < this.store.pageCount) checksums.truncate(pageCount);
     this.store.pageCount = pageCount;
@@ -483,7 +481,7 @@ export class Database implements WalCaptureOwner {
     if (header.pageSize !== this.store.pageSize) return "io";
     if (this.store.snapshots.size > 0) {
       for (let i = 0; i < open.count; i++) this.store.preserve(open.pgno(i));
-      for (let p = pageCount + 1; p <= this.store.pageCount; p++) this.store.preserve(p);
+      this.store.preserveBeyond(pageCount);
     }
     const commit: Commit = {
       pages: open,
@@ -514,17 +512,9 @@ export class Database implements WalCaptureOwner {
   beforeWalReset(): void {
     if (this.store.frames.count === 0) return;
     this.log.sync();
-    const { pageSize } = this.store;
-    for (const pgno of this.store.writeBack()) {
-      this.kernel.invalidate("database", (pgno - 1) * pageSize, pageSize);
-    }
-    this.#syncDatabase();
+    invalidatePages(this.kernel, this.store.pageSize, this.store.writeBack());
+    this.files.syncDatabase();
     this.log.noteDurable(this.log.txid, "now");
-  }
-
-  #syncDatabase(): void {
-    this.files.get("database")?.sync();
-    this.files.syncNames();
   }
 
   #truncateWal(sizeBytes: number): Outcome {

@@ -79,6 +79,25 @@ export class PageStore {
     }
   }
 
+  /** The same for all pages that a smaller database loses. */
+  preserveBeyond(pageCount: number): void {
+    if (this.snapshots.size === 0) return;
+    for (let pgno = pageCount + 1; pgno <= this.pageCount; pgno++) this.preserve(pgno);
+  }
+
+  /** XOR of the checksums of the pages that a smaller database loses. */
+  checksumBeyond(pageCount: number): { hi: number; lo: number } {
+    let hi = 0;
+    let lo = 0;
+    for (let pgno = pageCount + 1; pgno <= this.pageCount; pgno++) {
+      if (pgno === this.lockPgno) continue;
+      this.loadChecksum(pgno);
+      hi ^= this.checksums.hi;
+      lo ^= this.checksums.lo;
+    }
+    return { hi, lo };
+  }
+
   /** The committed state is no longer what running snapshots began with. */
   abandonSnapshots(): void {
     for (const snapshot of this.snapshots) snapshot.abandon();

@@ -1,5 +1,5 @@
 import type { FormatError } from "../lib/errors.ts";
-import { Crc64, pageChecksum, pageCrc } from "../ltx/crc64.ts";
+import { CHECKSUM_FLAG_HI, Crc64, pageChecksum, pageCrc } from "../ltx/crc64.ts";
 import {
   committedPageCount,
   DATABASE_HEADER_SIZE,
@@ -11,7 +11,6 @@ import type { ChangedPages } from "./commit.ts";
 import type { OpenFile } from "./files.ts";
 import type { PageChecksums } from "./page-checksums.ts";
 
-const FLAG = 0x80000000 | 0;
 const crc = new Crc64();
 const page = new Uint8Array(65536);
 
@@ -49,7 +48,7 @@ export function checksumFile(
     hi ^= crc.hi;
     lo ^= crc.lo;
   }
-  return { hi: hi | FLAG, lo };
+  return { hi: hi | CHECKSUM_FLAG_HI, lo };
 }
 
 function readPage(file: OpenFile, pgno: number, pageSize: number): void {

@@ -369,8 +369,8 @@ export class LitefsFileSystem implements FuseHandler {
   fsync(request: FuseRequest): void {
     const node = this.#fileNode(request.nodeId);
     let outcome: Outcome = "ok";
-    if (node?.files === node?.entry.db.files) outcome = node?.entry.db.sync(node.kind) ?? "ok";
-    else node?.files.get(node.kind)?.sync();
+    if (node !== undefined && node.files !== node.entry.db.files) node.files.get(node.kind)?.sync();
+    else if (node !== undefined) outcome = node.entry.db.sync(node.kind);
     this.#replyOutcome(request, outcome);
   }
 
@@ -388,7 +388,7 @@ export class LitefsFileSystem implements FuseHandler {
       if (!this.#locks.isBeingWritten(node)) outcome = entry.db.endLooseWrites();
       if (outcome === "ok") handle.wrote = false;
     }
-    this.#replyOutcomeOrEmpty(request, outcome);
+    this.#replyOutcome(request, outcome);
   }
 
   release(request: FuseRequest, fh: number): void {
@@ -573,10 +573,6 @@ export class LitefsFileSystem implements FuseHandler {
     const timeoutMs = node.type === "file" ? FOREVER_MS : 0;
     const attr = attributesOf(node, this.#mountedAtMs);
     this.#replies.replyAttr(request.uniqueLo, request.uniqueHi, attr, timeoutMs);
-  }
-
-  #replyOutcomeOrEmpty(request: FuseRequest, outcome: Outcome): void {
-    this.#replyOutcome(request, outcome);
   }
 
   #replyOutcome(request: FuseRequest, outcome: Outcome): void {

@@ -74,7 +74,7 @@ function crcMatches(view: DataView, bytes: Uint8Array, start: number, end: numbe
   return view.getInt32(end) === ~crc.hi && view.getInt32(end + 4) === ~crc.lo;
 }
 
-export function setU64(view: DataView, offset: number, value: number): void {
+function setU64(view: DataView, offset: number, value: number): void {
   view.setUint32(offset, Math.floor(value / 2 ** 32));
   view.setUint32(offset + 4, value >>> 0);
 }

@@ -1,6 +1,6 @@
 import * as path from "node:path";
 import { assert } from "../../lib/assert.ts";
-import { Crc64, halvesToBigint } from "../../ltx/crc64.ts";
+import { CHECKSUM_FLAG_HI, Crc64, halvesToBigint } from "../../ltx/crc64.ts";
 import { pageFrameCombiner, type Crc64Combiner } from "../../ltx/crc64-combine.ts";
 import { encodeHeader, LTX_HEADER_SIZE, LTX_TRAILER_SIZE } from "../../ltx/header.ts";
 import type { LtxHeader } from "../../ltx/header.ts";
@@ -217,14 +217,14 @@ export class TransactionLog {
       return;
     this.#state = { ...this.#state, durableTxid: txid };
     this.#loose = false;
-    if (when === "worthwhile" && this.#bytesSinceDurable < DURABLE_RECORD_EVERY_BYTES) return;
+    if (when === "worthwhile" && !this.needsDurable) return;
     this.#appendState(RECORD_KIND.durable, this.#state);
     this.#bytesSinceDurable = 0;
   }
 
-  /** Bytes of log that recovery would have to apply again. */
-  get bytesSinceDurable(): number {
-    return this.#bytesSinceDurable;
+  /** Recovery would have to apply so much again that syncing the database file is worth it. */
+  get needsDurable(): boolean {
+    return this.#bytesSinceDurable >= DURABLE_RECORD_EVERY_BYTES;
   }
 
   /** Everything appended so far survives a power cut when this returns. */
@@ -465,7 +465,7 @@ export class TransactionWriter {
     bufferView.setInt32(this.#used + 8, postLo);
     fileCrc.updateBytes(buffer, this.#used, this.#used + 12);
     fileCrc.finish();
-    bufferView.setInt32(this.#used + 12, fileCrc.hi | 0x80000000);
+    bufferView.setInt32(this.#used + 12, fileCrc.hi | CHECKSUM_FLAG_HI);
     bufferView.setInt32(this.#used + 16, fileCrc.lo);
     this.#used += 4 + LTX_TRAILER_SIZE;
     const endOffset = this.#flushedTo + this.#used;
