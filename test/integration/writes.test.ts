@@ -1,7 +1,7 @@
 import { assert } from "../../src/lib/assert.ts";
 import * as fs from "node:fs";
 import type Database from "better-sqlite3";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { Cluster } from "../support/cluster.ts";
 import { startPython } from "../support/shell.ts";
 
@@ -213,6 +213,7 @@ test.each(["WAL", "DELETE"])(
   "a %s transaction of 128 MB reaches a replica, and no node holds it in memory",
   async (mode) => {
     const pair = await Cluster.start({ replicas: 1 });
+    onTestFinished(() => pair.dispose());
     const db = pair.connect(pair.primary, "large.db");
     db.pragma(`journal_mode=${mode}`);
     db.pragma("cache_size=-4000");
@@ -249,7 +250,6 @@ test.each(["WAL", "DELETE"])(
       expect(bytes - (before[i] ?? 0)).toBeLessThan(100 * MEGABYTE);
     }
     await pair.verify();
-    await pair.dispose();
   },
 );
 
@@ -257,6 +257,7 @@ test.each(["WAL", "DELETE"])(
   "capturing 96 MB in one %s transaction takes bounded memory",
   async (mode) => {
     const alone = await Cluster.start({ replicas: 0 });
+    onTestFinished(() => alone.dispose());
     const db = alone.connect(alone.primary, "large.db");
     db.pragma(`journal_mode=${mode}`);
     db.pragma("cache_size=-4000");
@@ -273,6 +274,5 @@ test.each(["WAL", "DELETE"])(
     peak = Math.max(peak, alone.primary.residentBytes());
     expect(peak - before).toBeLessThan(64 * MEGABYTE);
     await alone.verify();
-    await alone.dispose();
   },
 );
