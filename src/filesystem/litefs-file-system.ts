@@ -1,7 +1,6 @@
 import type { Database } from "../database/database.ts";
-import type { DatabaseFiles, FileKind } from "../database/database-files.ts";
+import type { DatabaseFiles } from "../database/database-files.ts";
 import type { Outcome } from "../database/outcome.ts";
-import { formatPosition } from "../lib/position.ts";
 import type { FuseEntry } from "../fuse/attributes.ts";
 import {
   F_UNLCK,
@@ -21,29 +20,16 @@ import type { FuseRequest } from "../fuse/request.ts";
 import { ApplicationLocks } from "./application-locks.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
 import { DirectoryListings } from "./directory-listings.ts";
-import { DatabaseEntry } from "./entry.ts";
-import type { FileNode } from "./entry.ts";
-import { LockTable } from "./lock-table.ts";
-import {
-  attributesOf,
-  FIRST_FREE_NODE_ID,
-  LAG_FILE_BYTES,
-  LAG_NODE_ID,
-  lagText,
-  PRIMARY_NODE_ID,
-  rootAttributes,
-} from "./nodes.ts";
-import type { Node, TextNode } from "./nodes.ts";
-import { LAG_NAME, nameOf, parseName, PRIMARY_NAME } from "./names.ts";
+import type { DatabaseEntry, FileNode } from "./entry.ts";
+import { HandleTable } from "./handle-table.ts";
+import { parseName } from "./names.ts";
+import { Namespace } from "./namespace.ts";
+import { NodeTable } from "./node-table.ts";
+import { attributesOf, LAG_NODE_ID, rootAttributes } from "./nodes.ts";
+import type { Node } from "./nodes.ts";
 import { EntryCache } from "./notifier.ts";
 import type { Outbox, Retrievals } from "./notifier.ts";
 import { WalRunway } from "./wal-runway.ts";
-
-interface Handle {
-  readonly node: Node;
-  readonly text: Uint8Array | undefined;
-  wrote: boolean;
-}
 
 /** Every change reaches the kernel through itself or by notification, so it may remember for long. */
 const FOREVER_MS = 24 * 3600 * 1000;
@@ -53,47 +39,35 @@ const FOREVER_MS = 24 * 3600 * 1000;
  * engine's business. Runs on the mount thread, one request at a time, and never waits.
  */
 export class LitefsFileSystem implements FuseHandler {
-  readonly entries: Map<string, DatabaseEntry> = new Map<string, DatabaseEntry>();
   readonly #host: FileSystemHost;
   readonly #outbox: Outbox;
   readonly #retrievals: Retrievals;
-  readonly #nodes = new Map<number, Node>();
-  readonly #handles: (Handle | undefined)[] = [];
-  readonly #freeHandles: number[] = [];
+  readonly #nodes = new NodeTable();
+  readonly #handles = new HandleTable();
   readonly #listings = new DirectoryListings();
+  readonly #names: Namespace;
   readonly #locks: ApplicationLocks;
   readonly #runway: WalRunway;
   readonly #mountedAtMs = Date.now();
-  #nextNodeId = FIRST_FREE_NODE_ID;
   #replies!: FuseReplies;
 
   constructor(host: FileSystemHost, outbox: Outbox, retrievals: Retrievals) {
     this.#host = host;
     this.#outbox = outbox;
     this.#retrievals = retrievals;
+    this.#names = new Namespace(host, this.#nodes);
     this.#locks = new ApplicationLocks(() => host.isPrimary());
     this.#runway = new WalRunway((message) => host.storeNow(message));
-    this.#nodes.set(LAG_NODE_ID, {
-      type: "text",
-      id: LAG_NODE_ID,
-      size: LAG_FILE_BYTES,
-      lookups: 0,
-      content: () => lagText(this.#host.lagMs()),
-    });
-    this.#nodes.set(PRIMARY_NODE_ID, {
-      type: "text",
-      id: PRIMARY_NODE_ID,
-      size: 0,
-      lookups: 0,
-      content: () => `${this.#host.primaryHostname() ?? ""}\n`,
-    });
+  }
+
+  get entries(): ReadonlyMap<string, DatabaseEntry> {
+    return this.#names.entries;
   }
 
   /** Shows a database in the mount. */
   add(db: Database): DatabaseEntry {
-    const entry = new DatabaseEntry(db, (owner, kind) => this.#newFileNode(owner, kind));
+    const entry = this.#names.add(db);
     db.kernel = new EntryCache(entry, this.#outbox, this.#retrievals);
-    this.entries.set(db.name, entry);
     return entry;
   }
 
@@ -106,7 +80,7 @@ export class LitefsFileSystem implements FuseHandler {
 
   lookup(request: FuseRequest, name: string): void {
     const { uniqueLo, uniqueHi } = request;
-    const node = this.#find(name);
+    const node = this.#names.find(name);
     if (node === undefined) {
       const parsed = parseName(name);
       // Database files appear through the kernel or with a notification; the others just appear.
@@ -115,29 +89,6 @@ export class LitefsFileSystem implements FuseHandler {
       return;
     }
     this.#replies.replyEntry(uniqueLo, uniqueHi, this.#entryOf(node));
-  }
-
-  #find(name: string): Node | undefined {
-    const parsed = parseName(name);
-    switch (parsed.kind) {
-      case "lag":
-        return this.#nodes.get(LAG_NODE_ID);
-      case "primary":
-        if (this.#host.isPrimary() || this.#host.primaryHostname() === undefined) return undefined;
-        return this.#nodes.get(PRIMARY_NODE_ID);
-      case "file": {
-        const entry = this.entries.get(parsed.database);
-        if (entry === undefined || !entry.db.files.exists(parsed.file)) return undefined;
-        return entry.node(parsed.file);
-      }
-      case "position":
-      case "lock": {
-        const entry = this.entries.get(parsed.database);
-        return entry === undefined ? undefined : this.#newTextNode(entry, parsed.kind);
-      }
-      case "invalid":
-        return undefined;
-    }
   }
 
   create(request: FuseRequest, name: string, flags: number): void {
@@ -169,7 +120,7 @@ export class LitefsFileSystem implements FuseHandler {
     }
     entry.db.files.getOrCreate(parsed.file);
     const node = entry.node(parsed.file);
-    const fh = this.#openNode(node);
+    const fh = this.#handles.open(node);
     this.#replies.replyCreate(uniqueLo, uniqueHi, this.#entryOf(node), fh, FOPEN_KEEP_CACHE);
   }
 
@@ -225,16 +176,7 @@ export class LitefsFileSystem implements FuseHandler {
   }
 
   forget(nodeId: number, lookupCount: number): void {
-    const node = this.#nodes.get(nodeId);
-    if (node === undefined) return;
-    node.lookups -= lookupCount;
-    if (node.lookups > 0 || nodeId < FIRST_FREE_NODE_ID) return;
-    if (node.type === "file" && node.entry.nodes.get(node.kind) === node) {
-      // We hold locks on it ourselves, and the name will lead to the same node again.
-      if (node.locks.size > 0) return;
-      node.entry.nodes.delete(node.kind);
-    }
-    this.#nodes.delete(nodeId);
+    this.#nodes.forget(nodeId, lookupCount);
   }
 
   // Attributes.
@@ -263,7 +205,7 @@ export class LitefsFileSystem implements FuseHandler {
         this.#replyOutcome(request, outcome);
         return;
       }
-      if (node.kind === "database") this.#markWritten(fields.fh);
+      if (node.kind === "database") this.#handles.markWritten(fields.fh);
     }
     this.#replyAttributes(request, node);
   }
@@ -301,19 +243,19 @@ export class LitefsFileSystem implements FuseHandler {
         this.#replies.replyError(uniqueLo, uniqueHi, errno.EACCES);
         return;
       }
-      this.#replies.replyOpen(uniqueLo, uniqueHi, this.#openNode(node), FOPEN_DIRECT_IO);
+      this.#replies.replyOpen(uniqueLo, uniqueHi, this.#handles.open(node), FOPEN_DIRECT_IO);
       return;
     }
     if (node.entry.db.status === "quarantined") {
       this.#replies.replyError(uniqueLo, uniqueHi, errno.EIO);
       return;
     }
-    this.#replies.replyOpen(uniqueLo, uniqueHi, this.#openNode(node), FOPEN_KEEP_CACHE);
+    this.#replies.replyOpen(uniqueLo, uniqueHi, this.#handles.open(node), FOPEN_KEEP_CACHE);
   }
 
   read(request: FuseRequest, fh: number, offset: number, size: number): void {
     const { uniqueLo, uniqueHi } = request;
-    const handle = this.#handles[fh];
+    const handle = this.#handles.get(fh);
     if (handle === undefined) {
       this.#replies.replyError(uniqueLo, uniqueHi, errno.EBADF);
       return;
@@ -353,7 +295,7 @@ export class LitefsFileSystem implements FuseHandler {
       node.files.get(kind)?.writeAt(data, dataStart, size, offset);
     } else {
       outcome = entry.db.write(kind, offset, data, dataStart, size);
-      if (kind === "database") this.#markWritten(fh);
+      if (kind === "database") this.#handles.markWritten(fh);
       if (kind === "wal" && outcome === "ok") this.#runway.extend(node, offset + size);
     }
     if (outcome === "ok") this.#replies.replyWrite(uniqueLo, uniqueHi, size);
@@ -361,13 +303,8 @@ export class LitefsFileSystem implements FuseHandler {
     this.#host.afterReply();
   }
 
-  #markWritten(fh: number): void {
-    const handle = fh < 0 ? undefined : this.#handles[fh];
-    if (handle !== undefined) handle.wrote = true;
-  }
-
   fsync(request: FuseRequest): void {
-    const node = this.#fileNode(request.nodeId);
+    const node = this.#nodes.file(request.nodeId);
     let outcome: Outcome = "ok";
     if (node !== undefined && node.files !== node.entry.db.files) node.files.get(node.kind)?.sync();
     else if (node !== undefined) outcome = node.entry.db.sync(node.kind);
@@ -375,7 +312,7 @@ export class LitefsFileSystem implements FuseHandler {
   }
 
   flush(request: FuseRequest, fh: number, ownerLo: number, ownerHi: number): void {
-    const handle = this.#handles[fh];
+    const handle = this.#handles.get(fh);
     const node = handle?.node;
     if (node?.type !== "file") {
       this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
@@ -392,12 +329,8 @@ export class LitefsFileSystem implements FuseHandler {
   }
 
   release(request: FuseRequest, fh: number): void {
-    const handle = this.#handles[fh];
-    this.#handles[fh] = undefined;
-    this.#freeHandles.push(fh);
-    if (handle?.node.type === "file") {
-      const { node } = handle;
-      node.opens--;
+    const node = this.#handles.close(fh)?.node;
+    if (node?.type === "file") {
       this.#locks.handleCloses(node, fh);
       if (node.files !== node.entry.db.files) this.closeIfUnused(node.files);
       else if (node.entry.openCount("any") === 0) this.#host.closed(node.entry);
@@ -420,7 +353,7 @@ export class LitefsFileSystem implements FuseHandler {
     _flags: number,
     wait: boolean,
   ): void {
-    const node = this.#fileNode(request.nodeId);
+    const node = this.#nodes.file(request.nodeId);
     if (node === undefined) {
       this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.ENOLCK);
       return;
@@ -438,7 +371,7 @@ export class LitefsFileSystem implements FuseHandler {
     end: number,
     type: number,
   ): void {
-    const node = this.#fileNode(request.nodeId);
+    const node = this.#nodes.file(request.nodeId);
     this.#locks.get(request, node, ownerLo, ownerHi, start, end, type);
   }
 
@@ -446,21 +379,16 @@ export class LitefsFileSystem implements FuseHandler {
     this.#locks.interrupt(targetLo, targetHi);
   }
 
-  #fileNode(nodeId: number): FileNode | undefined {
-    const node = this.#nodes.get(nodeId);
-    return node?.type === "file" ? node : undefined;
-  }
-
   // Directories.
 
   opendir(request: FuseRequest): void {
-    const fh = this.#listings.open(this.#list());
+    const fh = this.#listings.open(this.#names.list());
     this.#replies.replyOpen(request.uniqueLo, request.uniqueHi, fh, 0);
   }
 
   readdir(request: FuseRequest, fh: number, offset: number, size: number): void {
     // A reader that goes back to the start wants to see what there is now.
-    if (offset === 0) this.#listings.replace(fh, this.#list());
+    if (offset === 0) this.#listings.replace(fh, this.#names.list());
     this.#listings.fill(fh, offset, this.#replies.startDirectory(size));
     this.#replies.replyDirectory(request.uniqueLo, request.uniqueHi);
   }
@@ -468,20 +396,6 @@ export class LitefsFileSystem implements FuseHandler {
   releasedir(request: FuseRequest, fh: number): void {
     this.#listings.close(fh);
     this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
-  }
-
-  #list(): string[] {
-    const names = [".", "..", LAG_NAME];
-    if (!this.#host.isPrimary() && this.#host.primaryHostname() !== undefined) {
-      names.push(PRIMARY_NAME);
-    }
-    for (const { db } of this.entries.values()) {
-      for (const kind of ["database", "journal", "wal", "shm"] as const) {
-        if (db.files.exists(kind)) names.push(nameOf(db.name, kind));
-      }
-      if (db.store.pageCount > 0) names.push(`${db.name}-pos`);
-    }
-    return names;
   }
 
   // From the kernel.
@@ -504,56 +418,9 @@ export class LitefsFileSystem implements FuseHandler {
 
   // Nodes and handles.
 
-  #newFileNode(entry: DatabaseEntry, kind: FileKind): FileNode {
-    const node: FileNode = {
-      type: "file",
-      id: this.#nextNodeId++,
-      entry,
-      kind,
-      files: entry.db.files,
-      locks: new LockTable(),
-      lookups: 0,
-      opens: 0,
-      isUnlinked: false,
-    };
-    this.#nodes.set(node.id, node);
-    return node;
-  }
-
-  #newTextNode(entry: DatabaseEntry, kind: "position" | "lock"): TextNode {
-    const isPosition = kind === "position";
-    const node: TextNode = {
-      type: "text",
-      id: this.#nextNodeId++,
-      size: isPosition ? 34 : 0,
-      lookups: 0,
-      content: () => (isPosition ? this.#positionText(entry) : ""),
-    };
-    this.#nodes.set(node.id, node);
-    return node;
-  }
-
-  /** Whoever waits for a position here and then reads must find it. */
-  #positionText(entry: DatabaseEntry): string {
-    const position = this.#host.isPrimary() ? entry.db.position : entry.visiblePosition;
-    return `${formatPosition(position)}\n`;
-  }
-
-  #openNode(node: Node): number {
-    const text = node.type === "text" ? Buffer.from(node.content()) : undefined;
-    if (node.type === "file") node.opens++;
-    const handle: Handle = { node, text, wrote: false };
-    const fh = this.#freeHandles.pop() ?? this.#handles.length;
-    this.#handles[fh] = handle;
-    return fh;
-  }
-
   /** A dropped database's files close with the last descriptor that was open on them. */
   closeIfUnused(files: DatabaseFiles): void {
-    for (const handle of this.#handles) {
-      if (handle?.node.type === "file" && handle.node.files === files) return;
-    }
-    files.closeAll();
+    if (!this.#handles.isOpen(files)) files.closeAll();
   }
 
   #entryOf(node: Node): FuseEntry {
