@@ -1,15 +1,68 @@
 import { Crc64, pageChecksum } from "../ltx/crc64.ts";
+import type { Database } from "./database.ts";
+import type { Outcome } from "./outcome.ts";
 import type { PageStore } from "./page-store.ts";
 
 const crc = new Crc64();
 const version = new Uint8Array(65536);
+
+/** In WAL mode only a checkpoint writes the database file, and it may only write what the WAL holds. */
+export function writeCheckpoint(
+  db: Database,
+  offset: number,
+  data: Uint8Array,
+  start: number,
+  length: number,
+): Outcome {
+  const { store } = db;
+  const pgno = isCheckpointWrite(store, offset, data, start, length);
+  if (pgno === 0) {
+    db.host.logger.error("refused a write to a database in WAL mode that is no checkpoint", {
+      db: db.name,
+      offsetBytes: offset,
+      lengthBytes: length,
+    });
+    return "io";
+  }
+  // The database file must never hold what the log could still lose.
+  db.log.sync();
+  db.files.getOrCreate("database").writeAt(data, start, length, offset);
+  const { unwritten } = store.frames;
+  if (pgno > 0) unwritten.delete(pgno);
+  // A checkpointer that is behind may put an older version over the newest one.
+  else unwritten.add(offset / store.pageSize + 1);
+  return "ok";
+}
+
+/** A checkpoint cuts the file to the committed size, or extends it before it writes. */
+export function truncateByCheckpoint(db: Database, sizeBytes: number): Outcome {
+  if (!isCutSafe(db.store, sizeBytes)) return "io";
+  db.files.getOrCreate("database").truncate(sizeBytes);
+  return "ok";
+}
+
+/**
+ * A checkpointer may not know of the newest commit yet and cut the file to the size before it:
+ * no harm if the WAL has all the pages that go.
+ */
+function isCutSafe(store: PageStore, sizeBytes: number): boolean {
+  const { frames, pageCount, pageSize, lockPgno } = store;
+  const gone: number[] = [];
+  for (let pgno = Math.floor(sizeBytes / pageSize) + 1; pgno <= pageCount; pgno++) {
+    if (pgno === lockPgno) continue;
+    if (frames.newest(pgno) < 0) return false;
+    gone.push(pgno);
+  }
+  for (const pgno of gone) frames.unwritten.add(pgno);
+  return true;
+}
 
 /**
  * Decides whether a write to the database file is a checkpoint: exactly one page, whose content is
  * a version that the WAL holds. Returns the page number when it is the newest version, -1 when it
  * is an older one (a reader holds the checkpointer back), and 0 when it is neither.
  */
-export function isCheckpointWrite(
+function isCheckpointWrite(
   store: PageStore,
   offset: number,
   data: Uint8Array,

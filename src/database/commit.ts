@@ -104,6 +104,16 @@ export function appendCommit(store: PageStore, log: TransactionLog, commit: Comm
   return true;
 }
 
+/** The pages of a transaction that is in the log become the committed ones. */
+export function adoptPages(store: PageStore, pages: ChangedPages, pageCount: number): void {
+  const { checksums } = store;
+  for (let i = 0; i < pages.count; i++) {
+    checksums.set(pages.pgno(i), pages.crcHi(i) | CHECKSUM_FLAG_HI, pages.crcLo(i));
+  }
+  if (pageCount < store.pageCount) checksums.truncate(pageCount);
+  store.pageCount = pageCount;
+}
+
 interface Delta {
   readonly changed: boolean;
   readonly hi: number;

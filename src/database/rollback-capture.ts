@@ -1,0 +1,292 @@
+import { errorText, FormatError } from "../lib/errors.ts";
+import { assert } from "../lib/assert.ts";
+import { parseDatabaseHeader } from "../sqlite/database-header.ts";
+import { isHotJournalHeader, isZeroHeader, JOURNAL_HEADER_SIZE } from "../sqlite/journal.ts";
+import { adoptPages, appendCommit, NO_WAL_RANGE } from "./commit.ts";
+import type { Commit } from "./commit.ts";
+import type { Database } from "./database.ts";
+import { DirtyPages } from "./dirty-pages.ts";
+import type { OpenFile } from "./files.ts";
+import { rollBackJournal } from "./journal-rollback.ts";
+import type { Outcome } from "./outcome.ts";
+import { AllPages, checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
+
+/** A database that was rewritten as a whole goes into the log up to this size. */
+const WHOLE_LTX_MAX_BYTES = 64 * 1024 * 1024;
+const JOURNAL_MAGIC_SIZE = 8;
+
+/**
+ * Follows what is written into the database file itself. With a rollback journal, the journal's
+ * end is the commit. Without one (`cp`, journal_mode=MEMORY or OFF) the writes are loose: they
+ * become a transaction when whoever made them closes the file or gives up his lock.
+ */
+export class RollbackCapture {
+  readonly #db: Database;
+  readonly #dirty: DirtyPages;
+  /** A rollback journal with a valid header exists: writes to the database belong to it. */
+  #journalHot = false;
+  /** The database file was written without a journal. */
+  #loose = false;
+
+  constructor(db: Database) {
+    this.#db = db;
+    this.#dirty = new DirtyPages(db.store);
+  }
+
+  /** Somebody has written to the database file and not committed. */
+  get hasOpenChanges(): boolean {
+    return this.#journalHot || this.#loose;
+  }
+
+  /** All pages are about to be replaced or removed, and with them whatever was not committed. */
+  forget(): void {
+    this.#dirty.reset();
+    this.#journalHot = false;
+    this.#loose = false;
+  }
+
+  /**
+   * This node is not the primary any more, so what is not committed never will be. Whoever calls
+   * holds all locks on the database file. What was written without a journal cannot be taken back:
+   * it becomes a history of its own, which the primary's next snapshot replaces.
+   */
+  takeBack(): void {
+    const db = this.#db;
+    if (this.#journalHot) {
+      rollBackJournal(db);
+      db.kernel.invalidateName("journal");
+      db.kernel.invalidate("database", 0, 0);
+      this.forget();
+    } else if (this.#loose) {
+      const file = db.files.get("database");
+      const header = file === undefined ? undefined : readDatabaseHeader(file);
+      if (file === undefined || header === undefined || header instanceof FormatError) {
+        db.quarantine("it was being overwritten when this node stopped being the primary");
+        return;
+      }
+      db.store.abandonSnapshots();
+      const pageCount = databasePageCount(header, file.size());
+      this.#rebase(file, header.pageSize, pageCount);
+      this.#dirty.reset();
+      this.#loose = false;
+    }
+    db.host.changed(db.name);
+  }
+
+  /**
+   * Whoever wrote the database file without a journal is done: he has closed the file, or given
+   * up his lock. Harmless to call at any other time.
+   */
+  endLooseWrites(): Outcome {
+    if (!this.#loose || this.#journalHot) return "ok";
+    return this.#commitDirty();
+  }
+
+  // The database file.
+
+  writeDatabase(offset: number, data: Uint8Array, start: number, length: number): Outcome {
+    if (!this.#db.host.isPrimary()) return "read-only";
+    if (!this.hasOpenChanges) {
+      const outcome = this.#beginLooseWrites(offset, data, start, length);
+      if (outcome !== "ok") return outcome;
+    }
+    if (offset === 0) this.#learnPageSize(data, start, length);
+    this.#dirty.beforeWrite(offset, length);
+    this.#db.files.getOrCreate("database").writeAt(data, start, length, offset);
+    return "ok";
+  }
+
+  #learnPageSize(data: Uint8Array, start: number, length: number): void {
+    const { store } = this.#db;
+    const header = parseDatabaseHeader(data.subarray(start, start + length));
+    if (header instanceof FormatError) return;
+    if (store.pageCount === 0) store.pageSize = header.pageSize;
+    else if (header.pageSize !== store.pageSize) this.#dirty.markWhole();
+  }
+
+  #beginLooseWrites(offset: number, data: Uint8Array, start: number, length: number): Outcome {
+    const { host, log, name, store } = this.#db;
+    if (offset === 0) {
+      const header = parseDatabaseHeader(data.subarray(start, start + length));
+      if (header instanceof FormatError) {
+        host.logger.warn("refused a file that is not a SQLite database", { db: name });
+        return "unsupported";
+      }
+    }
+    if (log.txid > 0) log.appendLoose();
+    this.#loose = true;
+    if (store.pageCount === 0) this.#dirty.markWhole();
+    return "ok";
+  }
+
+  truncateDatabase(sizeBytes: number): Outcome {
+    const { files, host, log, store } = this.#db;
+    const file = files.getOrCreate("database");
+    if (sizeBytes === file.size()) return "ok";
+    if (!host.isPrimary()) return "read-only";
+    if (!this.hasOpenChanges) {
+      // SQLite cuts the file only after the commit that made the database smaller.
+      if (store.pageCount > 0 && sizeBytes >= store.pageCount * store.pageSize) {
+        file.truncate(sizeBytes);
+        return "ok";
+      }
+      if (log.txid > 0) log.appendLoose();
+      this.#loose = true;
+      this.#dirty.markWhole();
+    }
+    this.#dirty.beforeTruncate(sizeBytes);
+    file.truncate(sizeBytes);
+    return "ok";
+  }
+
+  /** The application has synced the database file. */
+  databaseSynced(): void {
+    const { log, store } = this.#db;
+    if (!this.#dirty.isEmpty) this.#dirty.synced = true;
+    else if (store.frames.count > 0 && store.frames.unwritten.size === 0) {
+      log.noteDurable(log.txid, "worthwhile");
+    }
+  }
+
+  // The rollback journal.
+
+  writeJournal(offset: number, data: Uint8Array, start: number, length: number): Outcome {
+    if (!this.#db.host.isPrimary()) return "read-only";
+    if (offset === 0 && length >= JOURNAL_HEADER_SIZE && isZeroHeader(data, start)) {
+      const outcome = this.journalEnds();
+      if (outcome !== "ok") return outcome;
+    }
+    this.#db.files.getOrCreate("journal").writeAt(data, start, length, offset);
+    if (offset === 0 && length >= JOURNAL_MAGIC_SIZE && isHotJournalHeader(data, start)) {
+      this.#journalHot = true;
+    }
+    return "ok";
+  }
+
+  truncateJournal(sizeBytes: number): Outcome {
+    if (sizeBytes < JOURNAL_HEADER_SIZE) {
+      const outcome = this.journalEnds();
+      if (outcome !== "ok") return outcome;
+    }
+    this.#db.files.getOrCreate("journal").truncate(sizeBytes);
+    return "ok";
+  }
+
+  /** The commit point of the rollback modes, and equally the end of a rollback. */
+  journalEnds(): Outcome {
+    if (!this.#journalHot) return "ok";
+    const outcome = this.#commitDirty();
+    if (outcome === "ok") this.#journalHot = false;
+    return outcome;
+  }
+
+  // The commit.
+
+  #commitDirty(): Outcome {
+    const { files, host, name, store } = this.#db;
+    const dirty = this.#dirty;
+    if (dirty.isEmpty) {
+      this.#loose = false;
+      return "ok";
+    }
+    const file = files.get("database");
+    if (file === undefined) return "io";
+    const sizeBytes = file.size();
+    const header = readDatabaseHeader(file);
+    if (header instanceof FormatError) {
+      // The first transaction of a new database was rolled back.
+      if (sizeBytes === 0 && store.pageCount === 0) {
+        dirty.reset();
+        this.#loose = false;
+        return "ok";
+      }
+      host.logger.error("refused a commit", { db: name, reason: errorText(header) });
+      return "io";
+    }
+    if (!host.isPrimary()) return "read-only";
+    const pageCount = databasePageCount(header, sizeBytes);
+    const changesPageSize = header.pageSize !== store.pageSize && store.pageCount > 0;
+    try {
+      if (dirty.isWhole || changesPageSize) this.#commitWhole(header.pageSize, pageCount);
+      else this.#commitPages(pageCount);
+    } catch (error) {
+      host.logger.error("commit failed", { db: name, error: errorText(error) });
+      return "io";
+    }
+    dirty.reset();
+    this.#loose = false;
+    return "ok";
+  }
+
+  #commitPages(pageCount: number): void {
+    const { log, store } = this.#db;
+    const dirty = this.#dirty;
+    dirty.seal(pageCount);
+    const changed = appendCommit(store, log, this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE));
+    if (!changed) {
+      if (log.isLoose) log.noteDurable(log.state.durableTxid, "now");
+      return;
+    }
+    // The file is cut next, and nobody asks then.
+    store.preserveBeyond(pageCount);
+    adoptPages(store, dirty, pageCount);
+    this.#makeDurable();
+    this.#db.committed();
+  }
+
+  /**
+   * SQLite has synced the database before it drops the journal, so the log must be as durable. If
+   * the application wants no syncs, they come from us now and then, to bound recovery.
+   */
+  #makeDurable(): void {
+    const { files, log } = this.#db;
+    if (!this.#dirty.synced) {
+      if (!log.needsDurable && !this.#loose) return;
+      files.syncDatabase();
+    }
+    log.sync();
+    // The journal may survive a power cut and undo this very transaction; those before are safe.
+    log.noteDurable(this.#loose ? log.txid : log.txid - 1, "worthwhile");
+  }
+
+  /** Nobody can tell which pages changed: all of them are read, and written or replaced as one. */
+  #commitWhole(pageSize: number, pageCount: number): void {
+    const { files, log, store } = this.#db;
+    const file = files.get("database");
+    assert(file !== undefined, "a database file");
+    store.abandonSnapshots();
+    const samePageSize = store.pageCount === 0 || pageSize === store.pageSize;
+    if (samePageSize && pageCount * pageSize <= WHOLE_LTX_MAX_BYTES) {
+      store.pageSize = pageSize;
+      const pages = new AllPages(file, pageSize, pageCount);
+      const commit: Commit = {
+        ...this.#db.newCommit(pages, pageCount, NO_WAL_RANGE),
+        absolute: true,
+      };
+      const changed = appendCommit(store, log, commit);
+      store.checksums.clear();
+      adoptPages(store, pages, pageCount);
+      files.syncDatabase();
+      log.sync();
+      log.noteDurable(log.txid, "now");
+      if (changed) this.#db.committed();
+      return;
+    }
+    if (this.#rebase(file, pageSize, pageCount)) this.#db.committed();
+  }
+
+  /** What the file holds is the database from here on, whatever it was. False if nothing changed. */
+  #rebase(file: OpenFile, pageSize: number, pageCount: number): boolean {
+    const { files, host, log, store } = this.#db;
+    store.checksums.clear();
+    const sum = checksumFile(file, pageSize, pageCount, store.checksums);
+    files.syncDatabase();
+    const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo;
+    const txid = isSame ? log.txid : log.txid + 1;
+    const timestampMs = host.nowMs();
+    log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
+    store.pageSize = pageSize;
+    store.pageCount = pageCount;
+    return !isSame;
+  }
+}
