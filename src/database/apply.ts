@@ -2,7 +2,7 @@ import { errorText, FormatError } from "../lib/errors.ts";
 import { formatPosition } from "../lib/position.ts";
 import { bigintHi, bigintLo, CHECKSUM_FLAG_HI } from "../ltx/crc64.ts";
 import { isSnapshot } from "../ltx/header.ts";
-import { PENDING_BYTE, RESERVED_BYTE, SHARED_FIRST, SHARED_SIZE } from "../sqlite/locks.ts";
+import { PENDING_BYTE, RESERVED_BYTE, SHARED_FIRST, SHARED_LAST } from "../sqlite/locks.ts";
 import { WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import type { Database } from "./database.ts";
 import type { ApplyResult } from "./engine.ts";
@@ -11,8 +11,6 @@ import type { LocalWal } from "./local-wal.ts";
 import { decodeReceived } from "./received-transaction.ts";
 import type { ReceivedTransaction } from "./received-transaction.ts";
 import { invalidatePages } from "./stale-pages.ts";
-
-const SHARED_LAST = SHARED_FIRST + SHARED_SIZE - 1;
 
 /**
  * Applies consecutive transactions of the primary to a replica's database, under one hold of
@@ -67,9 +65,7 @@ function* applyThroughWal(
   locks: DaemonLocks,
   transactions: readonly ReceivedTransaction[],
 ): Job<ApplyResult> {
-  while (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
-    yield (resume) => locks.whenReleased(resume);
-  }
+  yield* lockWal(locks, WAL_WRITE_LOCK);
   let stopped: Stopped | undefined;
   let rest: readonly ReceivedTransaction[] = [];
   try {
@@ -230,6 +226,17 @@ export function* lockOutReaders(locks: DaemonLocks): Job<void> {
 
 export function unlockReaders(locks: DaemonLocks): void {
   locks.unlock("database", PENDING_BYTE, SHARED_LAST);
+}
+
+/**
+ * Takes the locks of the wal-index from WRITE up to `last`. Whoever has the database to himself
+ * (locking_mode=EXCLUSIVE, from when this node was the primary) reads without such locks, and
+ * perhaps with a wal-index in his own memory: he is waited for.
+ */
+export function* lockWal(locks: DaemonLocks, last: number): Job<void> {
+  while (locks.isHeldExclusively() || !locks.tryLock("shm", WAL_WRITE_LOCK, last)) {
+    yield (resume) => locks.whenReleased(resume);
+  }
 }
 
 /** Why a transaction cannot be the next one here; undefined when it can. */

@@ -22,7 +22,7 @@ export function* checkpointLocalWal(
   locks: DaemonLocks,
 ): Job<boolean> {
   const { store } = db;
-  if (store.frames.count === 0) return false;
+  if (store.frames.count === 0 || locks.isHeldExclusively()) return false;
   // A reader that does not see the newest frames would find their pages in the database file.
   if (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) return false;
   try {

@@ -54,6 +54,8 @@ export interface DaemonLocks {
   /** Takes an exclusive lock; false when somebody is in the way. */
   tryLock(kind: "database" | "shm", first: number, last: number): boolean;
   unlock(kind: "database" | "shm", first: number, last: number): void;
+  /** Whether an application has the database file to itself: SQLite's EXCLUSIVE lock. */
+  isHeldExclusively(): boolean;
   /** Calls back after any application has given up a lock or closed a file of this database. */
   whenReleased(then: () => void): void;
   /** How many descriptors of applications are open on a file of this database. */
@@ -64,6 +66,7 @@ export interface DaemonLocks {
 export const noLocks: DaemonLocks = {
   tryLock: () => true,
   unlock: () => undefined,
+  isHeldExclusively: () => false,
   whenReleased: (then) => then(),
   openCount: () => 0,
 };

@@ -187,9 +187,19 @@ export class LocalWal {
       yield (resume) => kernel.settled(resume);
       return;
     }
-    const header = this.#writeHeader(old.salt1, old.checkpointSequence);
+    yield* this.startOver();
+  }
+
+  /**
+   * Every connection finds an empty WAL, and with it new content of the database file, even of
+   * another page size: SQLite takes that from the wal-index as well.
+   */
+  *startOver(): Job<void> {
+    const old = this.#db.wal.header;
+    const header =
+      old === undefined ? this.#startWal() : this.#writeHeader(old.salt1, old.checkpointSequence);
     this.#blocks = undefined;
-    if (this.#published < 0) yield* this.#inspect(old);
+    if (this.#published < 0) yield* this.#inspect(old ?? header);
     if (this.#published >= 0) {
       const info = new Uint8Array(WAL_INDEX_PREFIX_SIZE - WAL_CHECKPOINT_INFO_OFFSET);
       const readMarks = [0, 0, READ_MARK_NOT_USED, READ_MARK_NOT_USED, READ_MARK_NOT_USED];
@@ -198,7 +208,7 @@ export class LocalWal {
       this.#storeIndex(WAL_CHECKPOINT_INFO_OFFSET, info);
       this.#published = 0;
     }
-    yield (resume) => kernel.settled(resume);
+    yield (resume) => this.#db.kernel.settled(resume);
   }
 
   /** Finds out what the applications' wal-index shows now. */

@@ -1,8 +1,9 @@
 import { errorText, LitefsError } from "../lib/errors.ts";
 import { bigintHi, bigintLo } from "../ltx/crc64.ts";
 import type { LtxSummary } from "../ltx/decoder.ts";
-import { WAL_WRITE_LOCK } from "../sqlite/locks.ts";
-import { isLocalWal, lockOutReaders, unlockReaders } from "./apply.ts";
+import { WAL_READ4_LOCK, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
+import { isLocalWal, lockOutReaders, lockWal, unlockReaders } from "./apply.ts";
+import type { FileKind } from "./database-files.ts";
 import type { Database } from "./database.ts";
 import type { ApplyResult } from "./engine.ts";
 import type { DaemonLocks, Job } from "./host.ts";
@@ -13,6 +14,17 @@ import { TransactionLog } from "./log/transaction-log.ts";
 
 /** Logs of abandoned histories that are kept beside the database. */
 const KEPT_HISTORIES = 4;
+
+/** How the pages of a snapshot take the place of what is there, and whom that locks out. */
+type Way =
+  /** As frames of the local WAL: readers keep their snapshots. */
+  | "through the WAL"
+  /** In place while no WAL reader is inside a transaction; connections stay and see it next. */
+  | "under the WAL"
+  /** In place while nobody holds a lock on the database file. */
+  | "in place"
+  /** There is nothing to write: whoever has the old files open keeps them. */
+  | "removal";
 
 /**
  * Replaces a replica's database by a snapshot of the primary. The snapshot file stays beside the
@@ -26,23 +38,14 @@ export function* applySnapshot(
   receivedPath: string,
 ): Job<ApplyResult> {
   const summary = verifySnapshot(db, receivedPath);
-  const { header } = summary;
-  const samePageSize = db.store.pageSize === header.pageSize;
-  // Readers that have the database open keep their connections if the WAL can carry the change.
-  const throughWal =
-    db.status !== "quarantined" &&
-    header.commit > 0 &&
-    isLocalWal(db, locks) &&
-    samePageSize &&
-    locks.openCount("any") > 0;
+  const way = wayFor(db, locks, summary);
   try {
-    if (throughWal) {
-      while (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
-        yield (resume) => locks.whenReleased(resume);
-      }
-    } else yield* lockOutReaders(locks);
+    yield* lockOut(locks, way);
     try {
-      replace(db, local, summary, receivedPath, throughWal);
+      replace(db, local, summary, receivedPath, way);
+      if (way === "through the WAL") yield* local.publish();
+      else if (way === "under the WAL") yield* local.startOver();
+      else yield (resume) => db.kernel.settled(resume);
     } catch (error) {
       local.rollback();
       db.quarantine(
@@ -51,16 +54,36 @@ export function* applySnapshot(
       );
       return { kind: "quarantined", reason: db.reason };
     }
-    if (throughWal) yield* local.publish();
-    else yield (resume) => db.kernel.settled(resume);
   } finally {
-    if (throughWal) locks.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
-    else unlockReaders(locks);
+    unlock(locks, way);
   }
-  db.status = header.commit === 0 ? "deleted" : "ok";
+  db.status = summary.header.commit === 0 ? "deleted" : "ok";
   db.reason = "";
   db.host.changed(db.name);
   return { kind: "applied", position: db.position };
+}
+
+function wayFor(db: Database, locks: DaemonLocks, { header }: LtxSummary): Way {
+  if (header.commit === 0) return "removal";
+  const samePageSize = db.store.pageSize === header.pageSize;
+  const isHealthy = db.status !== "quarantined";
+  if (isHealthy && samePageSize && isLocalWal(db, locks) && locks.openCount("any") > 0) {
+    return "through the WAL";
+  }
+  // Connections in WAL mode lock the database file until they close, even while they are idle.
+  return locks.openCount("shm") > 0 ? "under the WAL" : "in place";
+}
+
+function* lockOut(locks: DaemonLocks, way: Way): Job<void> {
+  if (way === "in place") yield* lockOutReaders(locks);
+  if (way === "through the WAL") yield* lockWal(locks, WAL_WRITE_LOCK);
+  if (way === "under the WAL") yield* lockWal(locks, WAL_READ4_LOCK);
+}
+
+function unlock(locks: DaemonLocks, way: Way): void {
+  if (way === "in place") unlockReaders(locks);
+  if (way === "through the WAL") locks.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
+  if (way === "under the WAL") locks.unlock("shm", WAL_WRITE_LOCK, WAL_READ4_LOCK);
 }
 
 function replace(
@@ -68,12 +91,12 @@ function replace(
   local: LocalWal,
   summary: LtxSummary,
   receivedPath: string,
-  throughWal: boolean,
+  way: Way,
 ): void {
   db.store.abandonSnapshots();
   const path = adoptSnapshotFile(db, summary, receivedPath);
-  if (throughWal) replaceThroughWal(db, local, path, summary);
-  else replaceInPlace(db, local, path, summary);
+  if (way === "through the WAL") replaceThroughWal(db, local, path, summary);
+  else replaceInPlace(db, local, path, summary, way === "under the WAL");
 }
 
 function verifySnapshot(db: Database, path: string): LtxSummary {
@@ -158,16 +181,28 @@ function keepDamaged(db: Database, kept: string): void {
   files.syncDirectory(kept);
 }
 
-function replaceInPlace(db: Database, local: LocalWal, path: string, { header }: LtxSummary): void {
+function replaceInPlace(
+  db: Database,
+  local: LocalWal,
+  path: string,
+  { header }: LtxSummary,
+  keepWal: boolean,
+): void {
   const { files, store, kernel } = db;
   db.forgetOpenChanges();
   store.frames.reset();
-  db.wal.setHeader(undefined);
-  local.forgetIndex();
   store.checksums.clear();
-  for (const kind of ["journal", "wal", "shm"] as const) {
+  const gone: readonly FileKind[] = keepWal ? ["journal"] : ["journal", "wal", "shm"];
+  for (const kind of gone) {
     files.remove(kind);
     kernel.invalidateName(kind);
+  }
+  if (keepWal) {
+    files.get("wal")?.truncate(0);
+    kernel.invalidate("wal", 0, 0);
+  } else {
+    db.wal.setHeader(undefined);
+    local.forgetIndex();
   }
   if (header.commit === 0) {
     db.removeFiles();

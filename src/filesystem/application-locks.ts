@@ -1,4 +1,4 @@
-import { RESERVED_BYTE, SHARED_FIRST, SHARED_SIZE, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
+import { PENDING_BYTE, RESERVED_BYTE, SHARED_LAST, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { decodeWalIndexHeaderPair, WAL_INDEX_PREFIX_SIZE } from "../sqlite/wal-index-header.ts";
 import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
@@ -6,8 +6,6 @@ import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockWaiters } from "./lock-waiters.ts";
-
-const SHARED_LAST = SHARED_FIRST + SHARED_SIZE - 1;
 
 /**
  * The fcntl locks of applications, kept by this daemon: every request comes here. Also the policy
@@ -126,11 +124,15 @@ export class ApplicationLocks {
     this.#lockReleased(node);
   }
 
-  /** On a replica: SQLite's write lock in either mode. */
+  /**
+   * On a replica: SQLite's write lock in either mode, and its EXCLUSIVE lock. Nobody needs that to
+   * read, and under it nobody else could tell what he reads: `locking_mode=EXCLUSIVE` keeps the
+   * wal-index in the memory of the process.
+   */
   #isWriteIntent(node: FileNode, start: number, end: number): boolean {
     if (node.files !== node.entry.db.files) return false;
     if (node.kind === "shm") return start <= WAL_WRITE_LOCK && end >= WAL_WRITE_LOCK;
-    return node.kind === "database" && start <= RESERVED_BYTE && end >= RESERVED_BYTE;
+    return node.kind === "database" && start <= SHARED_LAST && end >= PENDING_BYTE;
   }
 
   /**

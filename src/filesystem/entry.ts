@@ -5,6 +5,7 @@ import { runJob } from "../database/host.ts";
 import type { Position } from "../lib/position.ts";
 import { LocalWal } from "../database/local-wal.ts";
 import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
+import { SHARED_FIRST, SHARED_LAST } from "../sqlite/locks.ts";
 import { DAEMON_FH } from "./lock-table.ts";
 import type { LockTable } from "./lock-table.ts";
 
@@ -77,6 +78,11 @@ export class DatabaseEntry implements DaemonLocks {
       if (!node.locks.isDaemonLocked) this.#locked.delete(node);
     }
     this.released();
+  }
+
+  isHeldExclusively(): boolean {
+    const locks = this.nodes.get("database")?.locks;
+    return locks?.isWriteLocked(SHARED_FIRST, SHARED_LAST) === true;
   }
 
   whenReleased(then: () => void): void {

@@ -16,6 +16,7 @@ export const PENDING_BYTE: number = 0x40000000;
 export const RESERVED_BYTE: number = PENDING_BYTE + 1;
 export const SHARED_FIRST: number = PENDING_BYTE + 2;
 export const SHARED_SIZE: number = 510;
+export const SHARED_LAST: number = SHARED_FIRST + SHARED_SIZE - 1;
 
 export const WAL_WRITE_LOCK: number = 120;
 export const WAL_CKPT_LOCK: number = 121;

@@ -15,14 +15,12 @@ import { formatPosition } from "../../../src/lib/position.ts";
 import { RESERVED_BYTE, WAL_WRITE_LOCK } from "../../../src/sqlite/locks.ts";
 import {
   decodeWalIndexHeaderPair,
-  encodeWalIndexHeader,
-  WAL_INDEX_HEADER_SIZE,
   WAL_INDEX_PREFIX_SIZE,
 } from "../../../src/sqlite/wal-index-header.ts";
 import { WAL_INDEX_BLOCK_SIZE, WalIndexBlocks } from "../../../src/sqlite/wal-index.ts";
 import { scanWal } from "../../../src/sqlite/wal.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
-import { FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
+import { emptyIndex, FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
 import {
   checkConsistent,
   checkContent,
@@ -323,24 +321,6 @@ function primary(seed = 3) {
   const pager = new MiniPager(db, new Random(seed), { pageSize: 512 });
   pager.transaction({ pgnos: [1, 2, 3, 4, 5, 6], pageCount: 6 });
   return { disk, host, db, locks, local, pager };
-}
-
-function emptyIndex(pageSize: number): Uint8Array {
-  const shm = new Uint8Array(WAL_INDEX_BLOCK_SIZE);
-  const header = {
-    change: 1,
-    bigEndianChecksum: false,
-    pageSize,
-    maxFrame: 0,
-    pageCount: 0,
-    frameChecksum1: 0,
-    frameChecksum2: 0,
-    salt1: 0,
-    salt2: 0,
-  };
-  encodeWalIndexHeader(header, shm, 0);
-  encodeWalIndexHeader(header, shm, WAL_INDEX_HEADER_SIZE);
-  return shm;
 }
 
 /** Both are built from the same WAL: one by SQLite's rules, one by what the engine has pushed. */

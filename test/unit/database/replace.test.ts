@@ -7,8 +7,11 @@ import { applySnapshot } from "../../../src/database/replace.ts";
 import { Snapshot } from "../../../src/database/snapshot.ts";
 import { halvesToBigint } from "../../../src/ltx/crc64.ts";
 import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
+import { runJob } from "../../../src/database/host.ts";
+import { SHARED_LAST, WAL_READ2_LOCK } from "../../../src/sqlite/locks.ts";
+import { decodeWalIndexHeaderPair } from "../../../src/sqlite/wal-index-header.ts";
 import { FakeDisk, PowerCut, Random } from "./support/fake-disk.ts";
-import { FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
+import { emptyIndex, FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
 import {
   checkConsistent,
   checkContent,
@@ -45,9 +48,14 @@ function encodeSnapshot(of: Content, pageSize: number, txid: number): Uint8Array
   return encodeLtx(header, pages, contentChecksum(of, pageSize));
 }
 
-function content(seed: number, pageCount: number, mode: "wal" | "delete" = "delete"): Content {
+function content(
+  seed: number,
+  pageCount: number,
+  mode: "wal" | "delete" = "delete",
+  pageSize = 512,
+): Content {
   const db = open(new FakeDisk());
-  const pager = new MiniPager(db, new Random(seed), { pageSize: 512 });
+  const pager = new MiniPager(db, new Random(seed), { pageSize });
   const pgnos = Array.from({ length: pageCount }, (_, i) => i + 1);
   pager.transaction({ pgnos, pageCount });
   pager.changeMode(mode);
@@ -76,31 +84,34 @@ function node(mode: "wal" | "delete", opens: number) {
 }
 
 describe("a snapshot replaces a database", () => {
-  for (const [mode, opens] of [
-    ["wal", 1],
-    ["wal", 0],
-    ["delete", 1],
-    ["delete", 0],
+  for (const [mode, opens, pageSize] of [
+    ["wal", 1, 512],
+    ["wal", 1, 1024],
+    ["wal", 0, 512],
+    ["delete", 1, 512],
+    ["delete", 1, 2048],
+    ["delete", 0, 512],
   ] as const) {
-    it(`in mode ${mode} with ${opens} readers`, () => {
+    const what = `in mode ${mode} with ${opens} readers, by pages of ${pageSize} bytes`;
+    it(what, () => {
       const { disk, db, locks, local, replace } = node(mode, opens);
-      const next = content(77, 9, mode);
-      expect(replace(encodeSnapshot(next, 512, 40)).kind).toBe("applied");
-      expect(db.position).toEqual({ txid: 40, checksum: contentChecksum(next, 512) });
-      checkContent(db, next, 512);
+      const next = content(77, 9, mode, pageSize);
+      expect(replace(encodeSnapshot(next, pageSize, 40)).kind).toBe("applied");
+      expect(db.position).toEqual({ txid: 40, checksum: contentChecksum(next, pageSize) });
+      checkContent(db, next, pageSize);
       expect(locks.held.size).toBe(0);
       expect(disk.list(`${DIRECTORY}/diverged`)).toHaveLength(1);
       finish(checkpointLocalWal(db, local, locks));
-      checkContent(db, next, 512);
+      checkContent(db, next, pageSize);
       const after = disk.kill();
-      checkContent(open(after), next, 512);
+      checkContent(open(after), next, pageSize);
       const left = after.list(DIRECTORY).filter((name) => name.startsWith("snapshot"));
       expect(left).toEqual([]);
     });
 
-    it(`in mode ${mode} with ${opens} readers, and the power goes at any moment`, () => {
-      const next = content(77, 9, mode);
-      const snapshot = encodeSnapshot(next, 512, 40);
+    it(`${what}, and the power goes at any moment`, () => {
+      const next = content(77, 9, mode, pageSize);
+      const snapshot = encodeSnapshot(next, pageSize, 40);
       for (let nth = 1; ; nth++) {
         const { disk, db, replace, pager } = node(mode, opens);
         disk.put(RECEIVED, snapshot);
@@ -116,7 +127,7 @@ describe("a snapshot replaces a database", () => {
           const reopened = open(after);
           expect(reopened.reason, `cut at ${nth}`).toBe("");
           if (reopened.position.txid === before.txid) checkContent(reopened, pager.committed, 512);
-          else checkContent(reopened, next, 512);
+          else checkContent(reopened, next, pageSize);
         }
         if (isOver) break;
 
@@ -132,9 +143,9 @@ describe("a snapshot replaces a database", () => {
       }
     });
 
-    it(`in mode ${mode} with ${opens} readers, and any operation fails`, () => {
-      const next = content(77, 9, mode);
-      const snapshot = encodeSnapshot(next, 512, 40);
+    it(`${what}, and any operation fails`, () => {
+      const next = content(77, 9, mode, pageSize);
+      const snapshot = encodeSnapshot(next, pageSize, 40);
       for (let nth = 1; ; nth++) {
         const { disk, db, locks, local, pager } = node(mode, opens);
         disk.put(RECEIVED, snapshot);
@@ -148,11 +159,40 @@ describe("a snapshot replaces a database", () => {
         const reopened = open(disk.kill());
         expect(reopened.reason, `operation ${nth}`).toBe("");
         if (reopened.position.txid === before.txid) checkContent(reopened, pager.committed, 512);
-        else checkContent(reopened, next, 512);
+        else checkContent(reopened, next, pageSize);
         if (result.kind === "applied") break;
       }
     });
   }
+
+  it("of another page size shows itself to connections in WAL mode between two transactions", () => {
+    const { db, disk, locks, local } = node("wal", 1);
+    const kernel = new FakeKernel();
+    db.kernel = kernel;
+    kernel.shm = emptyIndex(512);
+    const next = content(77, 9, "wal", 2048);
+    disk.put(RECEIVED, encodeSnapshot(next, 2048, 40));
+    locks.block("shm", WAL_READ2_LOCK);
+    // Idle connections have this one; it is nothing to wait for.
+    locks.block("database", SHARED_LAST);
+    let result: ApplyResult | undefined;
+    const start = (): void =>
+      runJob(
+        applySnapshot(db, local, locks, RECEIVED),
+        (applied) => (result = applied),
+        (error: unknown) => expect.fail(String(error)),
+      );
+    start();
+    expect(result).toBeUndefined();
+    expect(db.position.txid).toBe(3);
+    locks.release();
+    expect(result?.kind).toBe("applied");
+    expect(locks.held.size).toBe(0);
+    const header = decodeWalIndexHeaderPair(kernel.shm ?? new Uint8Array(0), 0);
+    expect(header).toMatchObject({ pageSize: 2048, pageCount: 9, maxFrame: 0 });
+    checkContent(db, next, 2048);
+    checkContent(open(disk.kill()), next, 2048);
+  });
 
   it("what an interrupted snapshot left does not mix with the next one", () => {
     const first = node("delete", 0);

@@ -1,6 +1,12 @@
 import type { FileKind } from "../../../../src/database/database-files.ts";
 import type { DaemonLocks, Job, KernelCache } from "../../../../src/database/host.ts";
 import { runJob } from "../../../../src/database/host.ts";
+import { SHARED_FIRST } from "../../../../src/sqlite/locks.ts";
+import {
+  encodeWalIndexHeader,
+  WAL_INDEX_HEADER_SIZE,
+} from "../../../../src/sqlite/wal-index-header.ts";
+import { WAL_INDEX_BLOCK_SIZE } from "../../../../src/sqlite/wal-index.ts";
 
 /** The kernel's cache of one database, as far as the engine writes to it. */
 export class FakeKernel implements KernelCache {
@@ -37,6 +43,25 @@ export class FakeKernel implements KernelCache {
   }
 }
 
+/** A wal-index as the first to open a database makes it from an empty WAL. */
+export function emptyIndex(pageSize: number): Uint8Array {
+  const shm = new Uint8Array(WAL_INDEX_BLOCK_SIZE);
+  const header = {
+    change: 1,
+    bigEndianChecksum: false,
+    pageSize,
+    maxFrame: 0,
+    pageCount: 0,
+    frameChecksum1: 0,
+    frameChecksum2: 0,
+    salt1: 0,
+    salt2: 0,
+  };
+  encodeWalIndexHeader(header, shm, 0);
+  encodeWalIndexHeader(header, shm, WAL_INDEX_HEADER_SIZE);
+  return shm;
+}
+
 /** Locks that the test may hold against the daemon. */
 export class FakeLocks implements DaemonLocks {
   readonly held: Set<string> = new Set<string>();
@@ -60,6 +85,9 @@ export class FakeLocks implements DaemonLocks {
   }
   unlock(kind: "database" | "shm", first: number, last: number): void {
     for (let byte = first; byte <= last; byte++) this.held.delete(`${kind} ${byte}`);
+  }
+  isHeldExclusively(): boolean {
+    return this.#blocked.has(`database ${SHARED_FIRST}`);
   }
   whenReleased(then: () => void): void {
     this.#waiting.push(then);
