@@ -11,6 +11,7 @@ import type { Config } from "../config/config.ts";
 import { MountClient } from "../filesystem/mount-client.ts";
 import { mountFuse, unmountStale } from "../fuse/mount.ts";
 import type { FuseMount } from "../fuse/mount.ts";
+import { DatabaseImporter } from "../http/database-import.ts";
 import { HttpServer } from "../http/server.ts";
 import { StaticLeaseProvider } from "../lease/static.ts";
 import { systemClock, TIMER_MAX_MS } from "../lib/clock.ts";
@@ -219,6 +220,11 @@ class Node {
       sentFrames: () => streams.sentFrames,
       applyLatencyMs: () => cluster.applyLatencyMs,
     });
+    const importer = new DatabaseImporter({
+      dataDirectory: config.data.dir,
+      mountPoint: config.fuse.dir,
+    });
+    importer.removeLeftovers();
     const node = {
       nodeId,
       isCandidate: candidate,
@@ -228,6 +234,7 @@ class Node {
       events,
       metrics,
       log,
+      importer,
       clusterId: () => clusterId.current,
       role: () => cluster.role,
       isReady: () => cluster.isReady,

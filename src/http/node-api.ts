@@ -2,6 +2,7 @@ import type { EventHub } from "../cluster/events.ts";
 import type { StreamServer } from "../cluster/replication/stream-server.ts";
 import type { Engine, NodeRole } from "../database/engine.ts";
 import type { Logger } from "../lib/log.ts";
+import type { DatabaseImporter } from "./database-import.ts";
 
 /** What the HTTP API shows of a node. Everything that changes is asked for at each request. */
 export interface NodeApi {
@@ -15,6 +16,7 @@ export interface NodeApi {
   readonly events: EventHub;
   readonly metrics: MetricsSource;
   readonly log: Logger;
+  readonly importer: DatabaseImporter;
   clusterId(): string | undefined;
   role(): NodeRole;
   /** True once the node has served, or received, a complete set of databases. */

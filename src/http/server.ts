@@ -15,6 +15,7 @@ import { registerDebugVars } from "./routes/debug-vars.ts";
 import { registerEvents } from "./routes/events.ts";
 import { registerExport } from "./routes/export.ts";
 import { registerHealthz } from "./routes/healthz.ts";
+import { registerImport } from "./routes/import.ts";
 import { registerInfo } from "./routes/info.ts";
 import { registerMetrics } from "./routes/metrics.ts";
 import { registerReserved } from "./routes/reserved.ts";
@@ -145,6 +146,7 @@ function registerAll(app: FastifyInstance, node: NodeApi, closing: AbortSignal):
   });
   registerInfo(app, node);
   registerExport(app, node);
+  registerImport(app, node, closing);
   registerEvents(app, node, closing);
   registerMetrics(app, node);
   registerStream(app, node);

@@ -8,6 +8,7 @@ import type { StreamClientOptions } from "../../../src/cluster/replication/strea
 import type { StreamServer } from "../../../src/cluster/replication/stream-server.ts";
 import type { NodeRole } from "../../../src/database/engine.ts";
 import type { MetricsSource, NodeApi } from "../../../src/http/node-api.ts";
+import { DatabaseImporter } from "../../../src/http/database-import.ts";
 import { HttpServer } from "../../../src/http/server.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
@@ -34,6 +35,7 @@ export interface ServedNodeOptions {
   readonly prefaceTimeoutMs?: number;
   /** Asked at each request, so that a test may change it. */
   isReady?: boolean;
+  readonly importer?: DatabaseImporter;
 }
 
 /** A node's HTTP API on a loopback port, over a fake engine. */
@@ -53,6 +55,9 @@ export async function serveNode(
     events,
     metrics: changes.metrics ?? { contentType: "text/plain", text: () => Promise.resolve("m 1\n") },
     log: silentLogger,
+    importer:
+      changes.importer ??
+      new DatabaseImporter({ dataDirectory: "/nowhere", mountPoint: "/nowhere" }),
     clusterId: () => CLUSTER_ID,
     role: () => node.role,
     isReady: () => changes.isReady ?? true,

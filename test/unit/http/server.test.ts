@@ -227,7 +227,6 @@ describe("routes", () => {
   });
 
   test.each([
-    ["POST", "/import"],
     ["POST", "/halt"],
     ["DELETE", "/halt"],
     ["POST", "/tx"],
