@@ -122,6 +122,7 @@ export class Database implements WalCaptureOwner {
     file.sync();
     this.files.syncNames();
     if (kind === "database") this.#rollback.databaseSynced();
+    else this.#rollback.journalSynced();
     return "ok";
   }
 

@@ -10,7 +10,12 @@ import type { Database } from "./database.ts";
 import type { OpenFile } from "./files.ts";
 import { applyLtxToFile, readLtxFile } from "./ltx-to-file.ts";
 import { rollBackJournal } from "./journal-rollback.ts";
-import { checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
+import {
+  checksumFile,
+  databasePageCount,
+  padLastPage,
+  readDatabaseHeader,
+} from "./whole-database.ts";
 
 /**
  * Opens a database directory that has no log of ours: a new one, or one that LiteFS left. LiteFS
@@ -147,6 +152,7 @@ function adoptPlainDatabase(db: Database): void {
     }
   }
   const pageCount = databasePageCount(header, file.size());
+  padLastPage(file, header.pageSize, pageCount);
   const sum = checksumFile(file, header.pageSize, pageCount, db.store.checksums);
   file.sync();
   db.files.remove("wal");

@@ -17,7 +17,12 @@ import {
 import { TransactionLog } from "./log/transaction-log.ts";
 import { applyLtxToFile } from "./ltx-to-file.ts";
 import { removeObsoleteSnapshots, snapshotFileName } from "./snapshot-file.ts";
-import { checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
+import {
+  checksumFile,
+  databasePageCount,
+  padLastPage,
+  readDatabaseHeader,
+} from "./whole-database.ts";
 
 /**
  * Opens a database of the data directory before anybody uses it, and brings its file to the
@@ -99,16 +104,18 @@ function bringForward(db: Database): void {
     applied += applySegment(db, segment, file, from);
   }
   const sizeBytes = state.pageCount * state.pageSize;
-  if (applied > 0) {
+  // More than the log says is what SQLite never cut off, or what somebody copied in.
+  if (applied > 0 || file.size() > sizeBytes) {
     if (file.size() !== sizeBytes) file.truncate(sizeBytes);
     file.sync();
-  } else if (file.size() !== sizeBytes) {
+  } else if (file.size() < sizeBytes) {
     throw new FormatError(
       "DATABASE_DAMAGED",
       `database "${db.name}" has ${file.size()} bytes, its log says ${sizeBytes}; restore the ` +
         `file, or on a replica remove its directory to fetch a new copy`,
     );
   }
+  if (log.isUnsynced && log.isNewBoot) checkPages(db, file);
   checkHeader(db, file);
   files.remove("wal");
   files.syncNames();
@@ -140,6 +147,23 @@ function isOnlyBase(db: Database, segment: string): boolean {
   } finally {
     file.close();
   }
+}
+
+/**
+ * The power went while the file was written with synchronous=OFF. It may hold pages of transactions
+ * that the log has lost, and what they were before is nowhere, so all of it is read.
+ */
+function checkPages(db: Database, file: OpenFile): void {
+  const { log, store } = db;
+  const { pageSize, pageCount } = log.state;
+  const sum = checksumFile(file, pageSize, pageCount, store.checksums);
+  if (sum.hi === log.checksumHi && sum.lo === log.checksumLo) return;
+  throw new FormatError(
+    "DATABASE_DAMAGED",
+    `database "${db.name}" differs from its log at ${formatPosition(db.position)}: the power went ` +
+      "while it was written with synchronous=OFF; restore it, or move its log directory away to " +
+      "keep the file as it is, or on a replica remove its directory to fetch a new copy",
+  );
 }
 
 function checkHeader(db: Database, file: OpenFile): void {
@@ -216,6 +240,7 @@ function adoptLooseWrites(db: Database): void {
   }
   const { pageSize } = header;
   const pageCount = databasePageCount(header, file.size());
+  padLastPage(file, pageSize, pageCount);
   const sum = checksumFile(file, pageSize, pageCount, db.store.checksums);
   file.sync();
   const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo;

@@ -9,7 +9,13 @@ import { DirtyPages } from "./dirty-pages.ts";
 import type { OpenFile } from "./files.ts";
 import { rollBackJournal } from "./journal-rollback.ts";
 import type { Outcome } from "./outcome.ts";
-import { AllPages, checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
+import {
+  AllPages,
+  checksumFile,
+  databasePageCount,
+  padLastPage,
+  readDatabaseHeader,
+} from "./whole-database.ts";
 
 /** A database that was rewritten as a whole goes into the log up to this size. */
 const WHOLE_LTX_MAX_BYTES = 64 * 1024 * 1024;
@@ -25,6 +31,8 @@ export class RollbackCapture {
   readonly #dirty: DirtyPages;
   /** A rollback journal with a valid header exists: writes to the database belong to it. */
   #journalHot = false;
+  /** The journal is on the disk as it was written last. */
+  #journalSynced = false;
   /** The database file was written without a journal. */
   #loose = false;
 
@@ -89,6 +97,9 @@ export class RollbackCapture {
     if (!this.hasOpenChanges) {
       const outcome = this.#beginLooseWrites(offset, data, start, length);
       if (outcome !== "ok") return outcome;
+    } else if (!this.#journalSynced) {
+      // synchronous=OFF. After a power cut the file may hold what neither journal nor log tell of.
+      this.#db.log.appendUnsynced();
     }
     if (offset === 0) this.#learnPageSize(data, start, length);
     this.#dirty.beforeWrite(offset, length);
@@ -150,6 +161,10 @@ export class RollbackCapture {
 
   // The rollback journal.
 
+  journalSynced(): void {
+    this.#journalSynced = true;
+  }
+
   writeJournal(offset: number, data: Uint8Array, start: number, length: number): Outcome {
     if (!this.#db.host.isPrimary()) return "read-only";
     if (offset === 0 && length >= JOURNAL_HEADER_SIZE && isZeroHeader(data, start)) {
@@ -157,6 +172,7 @@ export class RollbackCapture {
       if (outcome !== "ok") return outcome;
     }
     this.#db.files.getOrCreate("journal").writeAt(data, start, length, offset);
+    this.#journalSynced = false;
     if (offset === 0 && length >= JOURNAL_MAGIC_SIZE && isHotJournalHeader(data, start)) {
       this.#journalHot = true;
     }
@@ -219,12 +235,15 @@ export class RollbackCapture {
   }
 
   #commitPages(pageCount: number): void {
-    const { log, store } = this.#db;
+    const { files, log, store } = this.#db;
     const dirty = this.#dirty;
     dirty.seal(pageCount);
     const changed = appendCommit(store, log, this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE));
     if (!changed) {
-      if (log.isLoose) log.noteDurable(log.state.durableTxid, "now");
+      if (!log.isLoose) return;
+      files.syncDatabase();
+      log.sync();
+      log.noteDurable(log.txid, "now");
       return;
     }
     // The file is cut next, and nobody asks then.
@@ -258,6 +277,7 @@ export class RollbackCapture {
     const samePageSize = store.pageCount === 0 || pageSize === store.pageSize;
     if (samePageSize && pageCount * pageSize <= WHOLE_LTX_MAX_BYTES) {
       store.pageSize = pageSize;
+      padLastPage(file, pageSize, pageCount);
       const pages = new AllPages(file, pageSize, pageCount);
       const commit: Commit = {
         ...this.#db.newCommit(pages, pageCount, NO_WAL_RANGE),
@@ -279,6 +299,7 @@ export class RollbackCapture {
   #rebase(file: OpenFile, pageSize: number, pageCount: number): boolean {
     const { files, host, log, store } = this.#db;
     store.checksums.clear();
+    padLastPage(file, pageSize, pageCount);
     const sum = checksumFile(file, pageSize, pageCount, store.checksums);
     files.syncDatabase();
     const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo;

@@ -30,6 +30,11 @@ export function databasePageCount(header: DatabaseHeader, fileSizeBytes: number)
   return Math.min(committedPageCount(header, fileSizeBytes), inFile);
 }
 
+/** A file that was put there from outside, or torn, may end within a page. */
+export function padLastPage(file: OpenFile, pageSize: number, pageCount: number): void {
+  if (file.size() < pageCount * pageSize) file.truncate(pageCount * pageSize);
+}
+
 /** Checksum of all pages of a file, read in order; fills the table on the way. */
 export function checksumFile(
   file: OpenFile,

@@ -39,8 +39,12 @@ export const RECORD_KIND = {
   durable: 4,
   /** Somebody writes the database file outside of any transaction; its state is unknown. */
   loose: 5,
+  /** The database file changes without syncs from here on: a power cut leaves any mix of it. */
+  unsynced: 6,
 } as const;
 export type RecordKind = (typeof RECORD_KIND)[keyof typeof RECORD_KIND];
+/** What was last noted about the database file, until a durable or a base record. */
+export type FileMark = typeof RECORD_KIND.loose | typeof RECORD_KIND.unsynced;
 const KINDS: ReadonlySet<number> = new Set(Object.values(RECORD_KIND));
 
 export interface RecordHeader {

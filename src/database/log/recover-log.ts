@@ -14,7 +14,7 @@ import {
   RECORD_KIND,
   STATE_PAYLOAD_SIZE,
 } from "./record.ts";
-import type { LogState, RecordHeader } from "./record.ts";
+import type { FileMark, LogState, RecordHeader } from "./record.ts";
 
 export interface Segment {
   readonly name: string;
@@ -32,7 +32,9 @@ export interface RecoveredLog {
   readonly checksumHi: number;
   readonly checksumLo: number;
   readonly state: LogState;
-  readonly loose: boolean;
+  readonly mark: FileMark | undefined;
+  /** The machine has started anew since the log was last appended to. */
+  readonly isNewBoot: boolean;
   /** Bytes with records in them that a power cut made unreachable; kept aside, see `keepTail`. */
   readonly tornBytes: number;
 }
@@ -52,7 +54,7 @@ export function openSegments(files: Files, directory: string): RecoveredLog {
   const last = segments.at(-1);
   if (last === undefined) {
     const none = { segments, endOffset: 0, txid: 0, checksumHi: 0, checksumLo: 0 };
-    return { ...none, state: EMPTY_STATE, loose: false, tornBytes: 0 };
+    return { ...none, state: EMPTY_STATE, mark: undefined, isNewBoot: false, tornBytes: 0 };
   }
   const file = files.open(path.join(directory, last.name));
   if (file === undefined) throw damaged(directory, last.name, "it vanished");
@@ -109,7 +111,7 @@ function recoverTail(
   let endOffset = 0;
   let position: LogPosition = { txid: 0, checksumHi: 0, checksumLo: 0 };
   let state = EMPTY_STATE;
-  let loose = false;
+  let mark: FileMark | undefined;
   for (;;) {
     const record = readRecord(file, endOffset, sizeBytes);
     if (record === undefined) break;
@@ -117,8 +119,9 @@ function recoverTail(
     if (endOffset > 0 && !continues(position, record)) break;
     if (record.state !== undefined) {
       state = record.state;
-      if (header.kind === RECORD_KIND.loose) loose = true;
-      else if (header.kind !== RECORD_KIND.head) loose = false;
+      if (header.kind === RECORD_KIND.loose || header.kind === RECORD_KIND.unsynced) {
+        mark = header.kind;
+      } else if (header.kind !== RECORD_KIND.head) mark = undefined;
     } else if (record.ltx !== undefined) {
       const { pageSize, commit: pageCount, timestampMs } = record.ltx;
       state = { ...state, pageSize, pageCount, timestampMs };
@@ -130,10 +133,11 @@ function recoverTail(
     };
     endOffset += RECORD_HEADER_SIZE + header.payloadLength;
   }
+  const isNewBoot = !isSameBoot(files, directory);
   let tornBytes = 0;
   if (endOffset < sizeBytes) {
     if (hasRecordBehind(file, endOffset, sizeBytes)) {
-      if (isSameBoot(files, directory)) {
+      if (!isNewBoot) {
         throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
       }
       tornBytes = sizeBytes - endOffset;
@@ -142,7 +146,7 @@ function recoverTail(
     file.truncate(endOffset);
     file.sync();
   }
-  return { segments, endOffset, ...position, state, loose, tornBytes };
+  return { segments, endOffset, ...position, state, mark, isNewBoot, tornBytes };
 }
 
 /** Whether a readable record is the next one, not what an earlier append left behind it. */

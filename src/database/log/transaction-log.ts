@@ -13,7 +13,7 @@ import {
   RECORD_KIND,
   segmentName,
 } from "./record.ts";
-import type { LogState, RecordKind } from "./record.ts";
+import type { FileMark, LogState, RecordKind } from "./record.ts";
 import { markBoot } from "./boot-mark.ts";
 import { openSegments } from "./recover-log.ts";
 import type { Segment } from "./recover-log.ts";
@@ -39,11 +39,13 @@ export class TransactionLog {
   #endOffset: number;
   #dirty = false;
   #state: LogState;
-  #loose: boolean;
+  #mark: FileMark | undefined;
   #bytesSinceDurable = 0;
   #isBootMarked = false;
   /** Once the end of the log is in doubt, it takes nothing more until it is opened anew. */
   #failure: unknown;
+  /** Whether, when it was opened, the machine had started anew since the last append. */
+  readonly isNewBoot: boolean;
   /** Bytes that a power cut had made unreachable when the log was opened. */
   readonly tornBytes: number;
   /** The position after the last record; checksum as int32 halves because commits XOR them. */
@@ -62,7 +64,8 @@ export class TransactionLog {
     this.#segments = recovered.segments;
     this.#endOffset = recovered.endOffset;
     this.#state = recovered.state;
-    this.#loose = recovered.loose;
+    this.#mark = recovered.mark;
+    this.isNewBoot = recovered.isNewBoot;
     this.tornBytes = recovered.tornBytes;
     this.txid = recovered.txid;
     this.checksumHi = recovered.checksumHi;
@@ -77,7 +80,11 @@ export class TransactionLog {
   }
   /** True when the database file was being written outside of transactions at the last stop. */
   get isLoose(): boolean {
-    return this.#loose;
+    return this.#mark === RECORD_KIND.loose;
+  }
+  /** True when the database file was being written without syncs at the last stop. */
+  get isUnsynced(): boolean {
+    return this.#mark === RECORD_KIND.unsynced;
   }
   get isEmpty(): boolean {
     return this.#segments.length === 0;
@@ -196,15 +203,24 @@ export class TransactionLog {
       this.#closeFile();
       this.#startSegment(position.txid + 1, position, state, RECORD_KIND.base);
     }
-    this.#loose = false;
+    this.#mark = undefined;
     this.sync();
   }
 
   /** Notes that the database file is about to be changed outside of any transaction. */
   appendLoose(): void {
-    if (this.#loose) return;
-    this.#loose = true;
-    this.#appendState(RECORD_KIND.loose, this.#state);
+    this.#appendMark(RECORD_KIND.loose);
+  }
+
+  /** Notes that the database file is about to be changed by somebody who does not sync. */
+  appendUnsynced(): void {
+    if (!this.isLoose) this.#appendMark(RECORD_KIND.unsynced);
+  }
+
+  #appendMark(mark: FileMark): void {
+    if (this.#mark === mark) return;
+    this.#appendState(mark, this.#state);
+    this.#mark = mark;
     this.sync();
   }
 
@@ -213,12 +229,12 @@ export class TransactionLog {
    * not apply what comes before. Costs a record, so it is kept in memory until it is worth it.
    */
   noteDurable(txid: number, when: "now" | "worthwhile"): void {
-    if (txid < this.#state.durableTxid || (txid === this.#state.durableTxid && !this.#loose))
-      return;
+    if (txid < this.#state.durableTxid) return;
+    if (txid === this.#state.durableTxid && this.#mark === undefined) return;
     this.#state = { ...this.#state, durableTxid: txid };
-    this.#loose = false;
-    if (when === "worthwhile" && !this.needsDurable) return;
+    if (when === "worthwhile" && !this.needsDurable && this.#mark === undefined) return;
     this.#appendState(RECORD_KIND.durable, this.#state);
+    this.#mark = undefined;
     this.#bytesSinceDurable = 0;
   }
 
@@ -282,7 +298,7 @@ export class TransactionLog {
     this.#segments = recovered.segments;
     this.#endOffset = recovered.endOffset;
     this.#state = recovered.state;
-    this.#loose = recovered.loose;
+    this.#mark = recovered.mark;
     this.#dirty = false;
     this.#failure = undefined;
     this.#isBootMarked = false;
@@ -369,8 +385,15 @@ export class TransactionLog {
     assert(file !== undefined, "a created segment");
     const checksums = { txid: position.txid, checksumHi: position.hi, checksumLo: position.lo };
     const record = encodeStateRecord(kind, checksums, state);
+    let endOffset = record.length;
     file.truncate(0);
     file.writeAt(record, 0, record.length, 0);
+    if (this.#mark !== undefined && kind === RECORD_KIND.head) {
+      // Only the last segment is read at the start.
+      const mark = encodeStateRecord(this.#mark, checksums, state);
+      file.writeAt(mark, 0, mark.length, endOffset);
+      endOffset += mark.length;
+    }
     file.sync();
     this.#files.syncDirectory(this.#directory);
     if (this.isEmpty) this.#syncParents();
@@ -379,7 +402,7 @@ export class TransactionLog {
     const segment = { name, firstTxid, sizeBytes: 0, startTimestampMs: state.timestampMs };
     this.#segments = [...this.#segments.filter((other) => other.name !== name), segment];
     this.#file = file;
-    this.#endOffset = record.length;
+    this.#endOffset = endOffset;
     this.txid = position.txid;
     this.checksumHi = position.hi;
     this.checksumLo = position.lo;

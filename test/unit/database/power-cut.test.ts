@@ -23,10 +23,13 @@ interface Work {
   readonly modes: readonly JournalMode[];
   readonly synchronous: Synchronous;
   readonly stepCount: number;
+  /** Every so many steps one with synchronous=FULL, after which all that came before is durable. */
+  readonly fullEvery?: number;
 }
 
 /** Works until the power goes at one operation; `cutAt` 0: to the end. */
-function run({ seed, modes, synchronous, stepCount }: Work, cutAt: number): Run {
+function run(work: Work, cutAt: number): Run {
+  const { seed, modes, synchronous, stepCount, fullEvery = Infinity } = work;
   const random = new Random(seed);
   const disk = new FakeDisk();
   disk.mkdir("/data/dbs");
@@ -56,10 +59,14 @@ function run({ seed, modes, synchronous, stepCount }: Work, cutAt: number): Run 
     };
     const positions: Position[] = [];
     for (let i = 0; i < stepCount; i++) {
+      const before = db.position.txid;
+      const isFull = i % fullEvery === fullEvery - 1;
+      pager.synchronous = isFull ? "full" : synchronous;
       step();
       history.set(formatPosition(db.position), pager.committed.copy());
       acknowledged = db.position;
       if (synchronous === "full" && pager.mode !== "memory") durable = db.position;
+      if (isFull && db.position.txid > before) durable = db.position;
     }
   } catch (error) {
     if (!(error instanceof PowerCut)) throw error;
@@ -120,6 +127,42 @@ describe("power cut at every operation", () => {
       }
     });
   }
+});
+
+describe("power cut at every operation with synchronous=OFF", () => {
+  for (const mode of ["delete", "truncate", "persist"] as const) {
+    it(`${mode}: a prefix of the history, or a database that says what happened to it`, () => {
+      const quarantined: string[] = [];
+      let intact = 0;
+      for (let seed = 1; seed <= 3; seed++) {
+        const work: Work = { seed, modes: [mode], synchronous: "off", stepCount: 16, fullEvery: 5 };
+        const full = run(work, 0);
+        for (let cutAt = 1; ; cutAt++) {
+          const cut = run(work, cutAt);
+          if (cut.isOver) break;
+          const after = cut.disk.powerCut(new Random(seed * 1000 + cutAt));
+          const { reason } = open(after);
+          if (reason === "") {
+            check(work, full, cut, after, cutAt, false);
+            intact++;
+          } else quarantined.push(reason);
+        }
+      }
+      expect(intact).toBeGreaterThan(quarantined.length);
+      expect(quarantined.length).toBeGreaterThan(0);
+      for (const reason of quarantined) expect(reason).toContain("synchronous=OFF");
+    });
+  }
+
+  it("WAL: always a prefix", () => {
+    const work: Work = { seed: 3, modes: ["wal"], synchronous: "off", stepCount: 14 };
+    const full = run(work, 0);
+    for (let cutAt = 1; ; cutAt++) {
+      const cut = run(work, cutAt);
+      if (cut.isOver) break;
+      check(work, full, cut, cut.disk.powerCut(new Random(cutAt)), cutAt, false);
+    }
+  });
 });
 
 describe("kill -9 at every operation loses nothing that was acknowledged", () => {

@@ -88,6 +88,30 @@ describe("a file that is copied into the mount", () => {
     checkContent(db, pager.committed, 512);
   });
 
+  it("opens again when it does not end with a page", () => {
+    for (const change of [-100, 100, 1000]) {
+      const disk = new FakeDisk();
+      const db = open(disk);
+      const file = sourceFile(512, 12);
+      const odd = new Uint8Array(file.length + change);
+      odd.set(file.subarray(0, odd.length));
+      expect(copyIn(db, odd, 8192)).toBe("ok");
+      expect(db.store.pageCount).toBe(12);
+      const again = open(disk.kill());
+      expect(again.reason).toBe("");
+      expect(again.position).toEqual(db.position);
+      checkConsistent(again);
+
+      const plain = new FakeDisk();
+      plain.mkdir(DIRECTORY);
+      plain.put(`${DIRECTORY}/database`, odd);
+      const { position } = open(plain);
+      const reopened = open(plain.kill());
+      expect(reopened.reason).toBe("");
+      expect(reopened.position).toEqual(position);
+    }
+  });
+
   for (const killAfter of [0, 1, 3]) {
     it(`is the database after a kill in the middle, ${killAfter} pieces in`, () => {
       const disk = new FakeDisk();
