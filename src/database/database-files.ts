@@ -79,14 +79,29 @@ export class DatabaseFiles {
 
   /**
    * Takes the names away. Whoever has a file open keeps it through this object; what comes next
-   * under the names belongs to another.
+   * under the names belongs to another. A file given as the next database takes the place of the
+   * old one without a moment in between.
    */
-  retire(): DatabaseFiles {
-    for (const kind of ["database", "journal", "wal", "shm"] as const) {
+  retire(nextDatabase?: string): DatabaseFiles {
+    const next = new DatabaseFiles(this.files, this.directory);
+    for (const kind of ["journal", "wal", "shm", "database"] as const) {
       this.get(kind);
-      this.files.remove(this.pathOf(kind));
+      if (kind !== "database" || nextDatabase === undefined) {
+        this.files.remove(this.pathOf(kind));
+        continue;
+      }
+      this.files.mkdir(this.directory);
+      next.moveIn("database", nextDatabase);
     }
-    return new DatabaseFiles(this.files, this.directory);
+    return next;
+  }
+
+  /** Gives a file of the data directory one of these names, also over what has it. */
+  moveIn(kind: FileKind, from: string): void {
+    this.#open.get(kind)?.close();
+    this.#open.delete(kind);
+    this.files.rename(from, this.pathOf(kind));
+    this.#namesChanged = true;
   }
 
   closeAll(): void {

@@ -144,6 +144,9 @@ export class Database implements WalCaptureOwner {
   get hasOpenChanges(): boolean {
     return this.#rollback.hasOpenChanges;
   }
+  get isEmptied(): boolean {
+    return this.#rollback.isEmptied;
+  }
   takeBackOpenChanges(): void {
     this.#rollback.takeBack();
   }
@@ -257,7 +260,7 @@ export class Database implements WalCaptureOwner {
     if (this.store.pageCount > 0) {
       if (!this.host.isPrimary()) return "read-only";
       try {
-        this.#appendDeletion();
+        this.appendDeletion();
       } catch (error) {
         this.host.logger.error("drop failed", { db: this.name, error: errorText(error) });
         return "io";
@@ -268,7 +271,8 @@ export class Database implements WalCaptureOwner {
     return "ok";
   }
 
-  #appendDeletion(): void {
+  /** The log gets the transaction that leaves nothing. */
+  appendDeletion(): void {
     this.store.abandonSnapshots();
     const nothing: ChangedPages = {
       count: 0,
@@ -286,17 +290,33 @@ export class Database implements WalCaptureOwner {
 
   /** Forgets every page and removes the four SQLite files; the log stays. */
   removeFiles(): void {
+    this.#retireFiles();
+    this.store.pageCount = 0;
+    this.store.pageSize = 0;
+    this.status = this.log.txid > 0 ? "deleted" : "ok";
+    this.host.changed(this.name);
+  }
+
+  #retireFiles(nextDatabase?: string): void {
     const retired = this.files;
-    this.files = retired.retire();
+    this.files = retired.retire(nextDatabase);
     this.store.files = this.files;
     this.host.retired(retired);
     this.store.frames.reset();
     this.wal.setHeader(undefined);
     this.store.checksums.clear();
-    this.store.pageCount = 0;
-    this.store.pageSize = 0;
     this.#rollback.forget();
-    this.status = this.log.txid > 0 ? "deleted" : "ok";
+  }
+
+  // Another file as the database, see hand-over.ts.
+
+  /** A file, and if given its journal, takes the place of what there is. */
+  takeOver(file: string, journal: string | undefined): void {
+    this.#retireFiles(file);
+    if (journal !== undefined) this.files.moveIn("journal", journal);
+    // It must not come back in the old place when the log says that it is here.
+    this.files.syncNames();
+    this.#rollback.takeOver();
     this.host.changed(this.name);
   }
 

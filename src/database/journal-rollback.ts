@@ -27,5 +27,10 @@ export function rollBackJournal(db: Database): void {
 function isStaleJournal(db: Database, journal: OpenFile): boolean {
   const superJournal = readSuperJournalName(journal, journal.size());
   if (superJournal === undefined) return false;
-  return !db.files.files.size(path.join(db.files.directory, "..", path.basename(superJournal)));
+  // Super-journals are ordinary files; LiteFS kept them among the databases.
+  const { directory, files } = db.files;
+  const name = path.basename(superJournal);
+  return [path.join(directory, "../../files", name), path.join(directory, "..", name)].every(
+    (file) => files.size(file) === undefined,
+  );
 }

@@ -69,7 +69,7 @@ export function openDatabase(
 function recover(db: Database): void {
   const { files, log } = db;
   if (log.isEmpty) adoptLegacyDirectory(db);
-  else if (log.state.pageCount === 0) removeLeftovers(db);
+  else if (log.state.pageCount === 0 && !isTakenOver(db)) removeLeftovers(db);
   else {
     rollBackJournal(db);
     bringForward(db);
@@ -86,12 +86,20 @@ function removeLeftovers(db: Database): void {
   for (const kind of ["journal", "wal", "shm", "database"] as const) db.files.remove(kind);
 }
 
+/** A file was moved to where there had been no database, and the crash came before its commit. */
+function isTakenOver(db: Database): boolean {
+  if (!db.log.isLoose) return false;
+  rollBackJournal(db);
+  return db.files.size("database") > 0;
+}
+
 /** Applies what the log has and the database file may lack. */
 function bringForward(db: Database): void {
   const { files, log } = db;
   const { state } = log;
   if (log.isLoose) {
-    adoptLooseWrites(db);
+    if (files.exists("database")) adoptLooseWrites(db);
+    else finishHandOver(db);
     return;
   }
   // The newest transaction is always applied: its journal may have outlived the power cut.
@@ -248,6 +256,12 @@ function adoptLooseWrites(db: Database): void {
   const timestampMs = isSame ? log.state.timestampMs : db.host.nowMs();
   log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
   files.remove("wal");
+}
+
+/** The file was moved away on purpose, which drops the database: the log was told before. */
+function finishHandOver(db: Database): void {
+  db.appendDeletion();
+  removeLeftovers(db);
 }
 
 /** Completes the exchange of the log directory that a new snapshot began, see replace.ts. */

@@ -35,6 +35,8 @@ export class RollbackCapture {
   #journalSynced = false;
   /** The database file was written without a journal. */
   #loose = false;
+  /** It was cut to nothing, and nothing has been written since. */
+  #emptied = false;
 
   constructor(db: Database) {
     this.#db = db;
@@ -46,11 +48,35 @@ export class RollbackCapture {
     return this.#journalHot || this.#loose;
   }
 
+  /** Nothing is left of a database that was there: what comes next decides what it will be. */
+  get isEmptied(): boolean {
+    return this.#emptied && this.#loose;
+  }
+
   /** All pages are about to be replaced or removed, and with them whatever was not committed. */
   forget(): void {
     this.#dirty.reset();
     this.#journalHot = false;
     this.#loose = false;
+    this.#emptied = false;
+  }
+
+  /**
+   * The file of the database is another one from here on, perhaps with a journal that belongs to it.
+   * What it holds becomes a transaction as if it had been written now.
+   */
+  takeOver(): void {
+    const { files, store } = this.#db;
+    this.#dirty.markWhole();
+    const journal = files.get("journal");
+    const head = new Uint8Array(JOURNAL_HEADER_SIZE);
+    const length = journal?.readAt(head, 0, head.length, 0) ?? 0;
+    this.#journalHot = length >= JOURNAL_MAGIC_SIZE && isHotJournalHeader(head, 0);
+    this.#loose = !this.#journalHot;
+    const file = files.get("database");
+    const header = file === undefined ? undefined : readDatabaseHeader(file);
+    if (header === undefined || header instanceof FormatError || store.pageCount > 0) return;
+    store.pageSize = header.pageSize;
   }
 
   /**
@@ -101,6 +127,7 @@ export class RollbackCapture {
       // synchronous=OFF. After a power cut the file may hold what neither journal nor log tell of.
       this.#db.log.appendUnsynced();
     }
+    this.#emptied = false;
     if (offset === 0) this.#learnPageSize(data, start, length);
     this.#dirty.beforeWrite(offset, length);
     this.#db.files.getOrCreate("database").writeAt(data, start, length, offset);
@@ -147,6 +174,7 @@ export class RollbackCapture {
     }
     this.#dirty.beforeTruncate(sizeBytes);
     file.truncate(sizeBytes);
+    this.#emptied = sizeBytes === 0 && store.pageCount > 0;
     return "ok";
   }
 

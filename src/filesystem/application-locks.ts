@@ -6,6 +6,7 @@ import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockWaiters } from "./lock-waiters.ts";
+import type { LockableNode } from "./nodes.ts";
 
 /**
  * The fcntl locks of applications, kept by this daemon: every request comes here. Also the policy
@@ -24,7 +25,7 @@ export class ApplicationLocks {
   /** Answers a SETLK or, with `wait`, a SETLKW, perhaps later. */
   set(
     request: FuseRequest,
-    node: FileNode,
+    node: LockableNode,
     fh: number,
     ownerLo: number,
     ownerHi: number,
@@ -41,7 +42,12 @@ export class ApplicationLocks {
       this.replies.replyEmpty(uniqueLo, uniqueHi);
       return;
     }
-    if (type === F_WRLCK && !this.#isPrimary() && this.#isWriteIntent(node, start, end)) {
+    if (
+      type === F_WRLCK &&
+      node.type === "file" &&
+      !this.#isPrimary() &&
+      this.#isWriteIntent(node, start, end)
+    ) {
       this.#decideReplicaWrite(request, node, fh, ownerLo, ownerHi, start, end, pid);
       return;
     }
@@ -59,7 +65,7 @@ export class ApplicationLocks {
   /** Answers a GETLK. The truth matters: SQLite asks who holds byte 128 of -shm. */
   get(
     request: FuseRequest,
-    node: FileNode | undefined,
+    node: LockableNode | undefined,
     ownerLo: number,
     ownerHi: number,
     start: number,
@@ -73,13 +79,12 @@ export class ApplicationLocks {
   }
 
   /** A descriptor was closed, perhaps by a dying process: POSIX ends all its locks on the file. */
-  ownerCloses(node: FileNode, ownerLo: number, ownerHi: number): void {
-    const { entry, kind, locks } = node;
+  ownerCloses(node: LockableNode, ownerLo: number, ownerHi: number): void {
+    const { locks } = node;
     if (locks.size === 0 && this.#waiters.size === 0) return;
     // A process that dies between its commit frame and the wal-index leaves the rest to us.
-    if (kind === "shm" && locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_WRITE_LOCK)) {
-      this.#finish(entry);
-    }
+    const isShm = node.type === "file" && node.kind === "shm";
+    if (isShm && locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_WRITE_LOCK)) this.#finish(node.entry);
     this.#waiters.cancelOwner(ownerLo, ownerHi, node, (u, v) =>
       this.replies.replyError(u, v, errno.EINTR),
     );
@@ -87,9 +92,9 @@ export class ApplicationLocks {
   }
 
   /** The last descriptor is gone, and with it the locks of the open file description. */
-  handleCloses(node: FileNode, fh: number): void {
+  handleCloses(node: LockableNode, fh: number): void {
     if (node.locks.releaseHandle(fh)) this.#lockReleased(node);
-    else node.entry.released();
+    else if (node.type === "file") node.entry.released();
   }
 
   interrupt(targetLo: number, targetHi: number): void {
@@ -104,7 +109,7 @@ export class ApplicationLocks {
   }
 
   #unlock(
-    node: FileNode,
+    node: LockableNode,
     fh: number,
     ownerLo: number,
     ownerHi: number,
@@ -112,7 +117,13 @@ export class ApplicationLocks {
     end: number,
     pid: number,
   ): void {
-    const { entry, kind, locks } = node;
+    const { locks } = node;
+    if (node.type === "plain") {
+      locks.set(ownerLo, ownerHi, fh, pid, start, end, F_UNLCK);
+      this.#lockReleased(node);
+      return;
+    }
+    const { entry, kind } = node;
     if (kind === "shm" && entry.db.suspect && start <= WAL_WRITE_LOCK && end >= WAL_WRITE_LOCK) {
       entry.db.suspect = false;
       this.#finish(entry);
@@ -167,11 +178,11 @@ export class ApplicationLocks {
     });
   }
 
-  #lockReleased(node: FileNode): void {
+  #lockReleased(node: LockableNode): void {
     if (this.#waiters.size > 0) {
       this.#waiters.retry(node, (u, v) => this.replies.replyEmpty(u, v));
     }
-    node.entry.released();
+    if (node.type === "file") node.entry.released();
   }
 
   /** Publishes captured transactions that SQLite never entered into the wal-index. */

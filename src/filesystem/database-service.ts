@@ -76,7 +76,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#primaryHostname = options.data.primaryHostname;
     this.#outbox = new Outbox((messages, batch) => options.sendNotifications(messages, batch));
     const retrievals = new Retrievals((message) => options.writeNotification(message));
-    this.fileSystem = new LitefsFileSystem(this, this.#outbox, retrievals);
+    const plainDirectory = path.join(options.data.dataDirectory, "files");
+    this.fileSystem = new LitefsFileSystem(this, this.#outbox, retrievals, plainDirectory);
   }
 
   /** Opens and recovers every database. One that cannot be opened is quarantined, not fatal. */

@@ -1,33 +1,41 @@
-import { FUSE_ROOT_ID, S_IFDIR, S_IFREG } from "../fuse/constants.ts";
+import { FUSE_ROOT_ID, S_IFDIR, S_IFLNK, S_IFREG } from "../fuse/constants.ts";
 import type { DirectoryWriter } from "../fuse/directory-writer.ts";
+
+export interface DirectoryEntry {
+  readonly name: string;
+  readonly type: "file" | "directory" | "symlink";
+}
+
+const MODES = { file: S_IFREG, directory: S_IFDIR, symlink: S_IFLNK } as const;
 
 /** Listings that are being read: each keeps its names, so that none is missed or seen twice. */
 export class DirectoryListings {
-  readonly #names = new Map<number, readonly string[]>();
+  readonly #listings = new Map<number, readonly DirectoryEntry[]>();
   #next = 1;
 
-  open(names: readonly string[]): number {
+  open(entries: readonly DirectoryEntry[]): number {
     const fh = this.#next++;
-    this.#names.set(fh, names);
+    this.#listings.set(fh, entries);
     return fh;
   }
 
-  replace(fh: number, names: readonly string[]): void {
-    this.#names.set(fh, names);
+  replace(fh: number, entries: readonly DirectoryEntry[]): void {
+    this.#listings.set(fh, entries);
   }
 
   close(fh: number): void {
-    this.#names.delete(fh);
+    this.#listings.delete(fh);
   }
 
   /** Adds what fits, from an offset on that an earlier entry named as its next. */
   fill(fh: number, offset: number, out: DirectoryWriter): void {
-    const names = this.#names.get(fh) ?? [];
-    for (let i = offset; i < names.length; i++) {
-      const name = names[i] ?? "";
-      const isDirectory = name === "." || name === "..";
-      const ino = isDirectory ? FUSE_ROOT_ID : inodeOf(name);
-      if (!out.add(name, ino, isDirectory ? S_IFDIR : S_IFREG, i + 1)) break;
+    const entries = this.#listings.get(fh) ?? [];
+    for (let i = offset; i < entries.length; i++) {
+      const entry = entries[i];
+      if (entry === undefined) break;
+      const { name, type } = entry;
+      const ino = name === "." || name === ".." ? FUSE_ROOT_ID : inodeOf(name);
+      if (!out.add(name, ino, MODES[type], i + 1)) break;
     }
   }
 }

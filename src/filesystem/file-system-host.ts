@@ -1,9 +1,11 @@
 import type { Database } from "../database/database.ts";
+import type { Logger } from "../lib/log.ts";
 import type { FileSystemStatistics } from "../fuse/replies.ts";
 import type { DatabaseEntry } from "./entry.ts";
 
 /** What the file system needs from the rest of the mount thread. */
 export interface FileSystemHost {
+  readonly logger: Logger;
   isPrimary(): boolean;
   primaryHostname(): string | undefined;
   /** Milliseconds behind the primary, as `.lag` shows it. */

@@ -3,7 +3,7 @@ import type { Node } from "./nodes.ts";
 
 /** A descriptor that an application, or several that share it, has open. */
 export interface Handle {
-  readonly node: Node;
+  node: Node;
   /** What a virtual file held when it was opened. */
   readonly text: Uint8Array | undefined;
   /** It has changed a database file since the last time somebody asked. */
@@ -21,7 +21,7 @@ export class HandleTable {
 
   open(node: Node): number {
     const text = node.type === "text" ? Buffer.from(node.content()) : undefined;
-    if (node.type === "file") node.opens++;
+    if (node.type !== "text") node.opens++;
     const handle: Handle = { node, text, wrote: false };
     const fh = this.#free.pop() ?? this.#handles.length;
     this.#handles[fh] = handle;
@@ -32,13 +32,18 @@ export class HandleTable {
     const handle = this.#handles[fh];
     this.#handles[fh] = undefined;
     this.#free.push(fh);
-    if (handle?.node.type === "file") handle.node.opens--;
+    if (handle !== undefined && handle.node.type !== "text") handle.node.opens--;
     return handle;
   }
 
   markWritten(fh: number): void {
     const handle = fh < 0 ? undefined : this.#handles[fh];
     if (handle !== undefined) handle.wrote = true;
+  }
+
+  /** The file behind these descriptors has changed sides. */
+  rebind(old: Node, node: Node): void {
+    for (const handle of this.#handles) if (handle?.node === old) handle.node = node;
   }
 
   /** Whether a file of these is open. */

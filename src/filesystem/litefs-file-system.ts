@@ -1,7 +1,6 @@
 import type { Database } from "../database/database.ts";
 import type { DatabaseFiles } from "../database/database-files.ts";
 import type { Outcome } from "../database/outcome.ts";
-import type { FuseEntry } from "../fuse/attributes.ts";
 import {
   F_UNLCK,
   FATTR_SIZE,
@@ -9,7 +8,6 @@ import {
   FOPEN_KEEP_CACHE,
   FUSE_ROOT_ID,
   O_ACCMODE,
-  O_EXCL,
   O_RDONLY,
 } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
@@ -18,21 +16,24 @@ import { OUT_HEADER_BYTES } from "../fuse/replies.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import { ApplicationLocks } from "./application-locks.ts";
-import type { FileSystemHost } from "./file-system-host.ts";
+import { Conversion, startsLikeDatabase } from "./conversion.ts";
 import { DirectoryListings } from "./directory-listings.ts";
+import type { DirectoryEntry } from "./directory-listings.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
+import type { FileSystemHost } from "./file-system-host.ts";
 import { HandleTable } from "./handle-table.ts";
-import { parseName } from "./names.ts";
+import { NameRequests } from "./name-requests.ts";
 import { Namespace } from "./namespace.ts";
 import { NodeTable } from "./node-table.ts";
-import { attributesOf, LAG_NODE_ID, rootAttributes } from "./nodes.ts";
-import type { Node } from "./nodes.ts";
+import { attributesOf, ERRNO, FOREVER_MS, rootAttributes } from "./nodes.ts";
+import type { Node, TextNode } from "./nodes.ts";
 import { EntryCache } from "./notifier.ts";
 import type { Outbox, Retrievals } from "./notifier.ts";
+import { PlainFiles } from "./plain-files.ts";
+import type { PlainNode } from "./plain-node.ts";
+import { PlainRequests } from "./plain-requests.ts";
+import { Renames } from "./renames.ts";
 import { WalRunway } from "./wal-runway.ts";
-
-/** Every change reaches the kernel through itself or by notification, so it may remember for long. */
-const FOREVER_MS = 24 * 3600 * 1000;
 
 /**
  * The mount as the kernel sees it: names, nodes, handles and locks. What the bytes mean is the
@@ -45,17 +46,46 @@ export class LitefsFileSystem implements FuseHandler {
   readonly #nodes = new NodeTable();
   readonly #handles = new HandleTable();
   readonly #listings = new DirectoryListings();
+  readonly #plain: PlainFiles;
+  readonly #plainRequests: PlainRequests;
   readonly #names: Namespace;
+  readonly #nameRequests: NameRequests;
+  readonly #conversion: Conversion;
   readonly #locks: ApplicationLocks;
   readonly #runway: WalRunway;
-  readonly #mountedAtMs = Date.now();
   #replies!: FuseReplies;
 
-  constructor(host: FileSystemHost, outbox: Outbox, retrievals: Retrievals) {
+  /** Ordinary files are kept in a directory of their own. */
+  constructor(
+    host: FileSystemHost,
+    outbox: Outbox,
+    retrievals: Retrievals,
+    plainDirectory: string,
+  ) {
     this.#host = host;
     this.#outbox = outbox;
     this.#retrievals = retrievals;
-    this.#names = new Namespace(host, this.#nodes);
+    const nodes = this.#nodes;
+    const handles = this.#handles;
+    const plain = new PlainFiles(plainDirectory, nodes);
+    const names = new Namespace(host, nodes, plain, (db) => this.#show(db));
+    this.#conversion = new Conversion({
+      host,
+      nodes,
+      handles,
+      plain,
+      entryFor: (name) => names.entryFor(name),
+      closeIfUnused: (files) => this.closeIfUnused(files),
+    });
+    names.conversion = this.#conversion;
+    const plainRequests = new PlainRequests(plain, handles);
+    const renames = new Renames(host, names, plain, this.#conversion);
+    const flush = (): void => outbox.flush();
+    const options = { host, nodes, handles, names, plain, plainRequests, renames, flush };
+    this.#nameRequests = new NameRequests(options);
+    this.#plain = plain;
+    this.#plainRequests = plainRequests;
+    this.#names = names;
     this.#locks = new ApplicationLocks(() => host.isPrimary());
     this.#runway = new WalRunway((message) => host.storeNow(message));
   }
@@ -66,6 +96,13 @@ export class LitefsFileSystem implements FuseHandler {
 
   /** Shows a database in the mount. */
   add(db: Database): DatabaseEntry {
+    const entry = this.#show(db);
+    // An ordinary file had the name until now.
+    if (this.#plain.root.children.has(db.name)) db.kernel.invalidateName("database");
+    return entry;
+  }
+
+  #show(db: Database): DatabaseEntry {
     const entry = this.#names.add(db);
     db.kernel = new EntryCache(entry, this.#outbox, this.#retrievals);
     return entry;
@@ -74,105 +111,44 @@ export class LitefsFileSystem implements FuseHandler {
   init(replies: FuseReplies): void {
     this.#replies = replies;
     this.#locks.replies = replies;
+    this.#nameRequests.replies = replies;
+    this.#plainRequests.replies = replies;
   }
 
   // Names.
 
   lookup(request: FuseRequest, name: string): void {
-    const { uniqueLo, uniqueHi } = request;
-    const node = this.#names.find(name);
-    if (node === undefined) {
-      const parsed = parseName(name);
-      // Database files appear through the kernel or with a notification; the others just appear.
-      const timeoutMs = parsed.kind === "file" ? FOREVER_MS : 0;
-      this.#replies.replyNegativeEntry(uniqueLo, uniqueHi, timeoutMs);
-      return;
-    }
-    this.#replies.replyEntry(uniqueLo, uniqueHi, this.#entryOf(node));
+    this.#nameRequests.lookup(request, name);
   }
-
-  create(request: FuseRequest, name: string, flags: number): void {
-    const { uniqueLo, uniqueHi } = request;
-    const parsed = parseName(name);
-    if (parsed.kind !== "file") {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.EACCES);
-      return;
-    }
-    let entry = this.entries.get(parsed.database);
-    if (entry === undefined) {
-      if (parsed.file !== "database") {
-        this.#replies.replyError(uniqueLo, uniqueHi, errno.EACCES);
-        return;
-      }
-      entry = this.add(this.#host.createDatabase(parsed.database));
-    }
-    if (entry.db.status === "quarantined") {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.EIO);
-      return;
-    }
-    if (parsed.file === "journal" && !this.#host.isPrimary()) {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.EROFS);
-      return;
-    }
-    if ((flags & O_EXCL) !== 0 && entry.db.files.exists(parsed.file)) {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.EEXIST);
-      return;
-    }
-    entry.db.files.getOrCreate(parsed.file);
-    const node = entry.node(parsed.file);
-    const fh = this.#handles.open(node);
-    this.#replies.replyCreate(uniqueLo, uniqueHi, this.#entryOf(node), fh, FOPEN_KEEP_CACHE);
+  create(request: FuseRequest, name: string, flags: number, mode: number): void {
+    this.#nameRequests.create(request, name, flags, mode);
   }
-
   unlink(request: FuseRequest, name: string): void {
-    const { uniqueLo, uniqueHi } = request;
-    const parsed = parseName(name);
-    const entry = parsed.kind === "file" ? this.entries.get(parsed.database) : undefined;
-    if (parsed.kind !== "file") {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.EPERM);
-      return;
-    }
-    if (entry === undefined || !entry.db.files.exists(parsed.file)) {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.ENOENT);
-      return;
-    }
-    const outcome = entry.db.unlink(parsed.file);
-    if (outcome === "ok") {
-      if (parsed.file !== "database") {
-        const node = entry.nodes.get(parsed.file);
-        if (node !== undefined) node.isUnlinked = true;
-        entry.nodes.delete(parsed.file);
-      }
-      if (parsed.file === "shm" || parsed.file === "wal") entry.local.forgetIndex();
-      if (parsed.file === "database") {
-        for (const kind of ["journal", "wal", "shm"] as const) entry.db.kernel.invalidateName(kind);
-        this.#outbox.flush();
-      }
-    }
-    this.#replyOutcome(request, outcome);
+    this.#nameRequests.unlink(request, name);
   }
-
-  /** EXDEV makes mv copy and remove, which works; a rename cannot be replicated. */
-  rename(request: FuseRequest): void {
-    this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EXDEV);
+  rename(r: FuseRequest, name: string, newParentId: number, newName: string, flags: number): void {
+    this.#nameRequests.rename(r, name, newParentId, newName, flags);
   }
-  mkdir(request: FuseRequest): void {
-    this.#notHere(request);
+  mkdir(request: FuseRequest, name: string, mode: number): void {
+    this.#nameRequests.mkdir(request, name, mode);
   }
-  rmdir(request: FuseRequest): void {
-    this.#notHere(request);
+  rmdir(request: FuseRequest, name: string): void {
+    this.#nameRequests.rmdir(request, name);
   }
-  symlink(request: FuseRequest): void {
-    this.#notHere(request);
+  symlink(request: FuseRequest, name: string, target: string): void {
+    this.#nameRequests.symlink(request, name, target);
   }
+  mknod(request: FuseRequest, name: string, mode: number): void {
+    this.#nameRequests.mknod(request, name, mode);
+  }
+  /** Two names for one file: of a database they could not be replicated. */
   link(request: FuseRequest): void {
-    this.#notHere(request);
+    this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EPERM);
   }
-  mknod(request: FuseRequest): void {
-    this.#notHere(request);
-  }
-  #notHere({ uniqueLo, uniqueHi }: FuseRequest): void {
-    this.#replies.replyError(uniqueLo, uniqueHi, errno.EPERM);
+  readlink(request: FuseRequest): void {
+    const node = this.#nodes.get(request.nodeId);
+    if (node?.type === "plain") this.#plainRequests.readlink(request, node);
+    else this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EINVAL);
   }
 
   forget(nodeId: number, lookupCount: number): void {
@@ -184,15 +160,21 @@ export class LitefsFileSystem implements FuseHandler {
   getattr(request: FuseRequest): void {
     const { uniqueLo, uniqueHi, nodeId } = request;
     const node = this.#nodes.get(nodeId);
-    if (node !== undefined) this.#replyAttributes(request, node);
-    else if (nodeId !== FUSE_ROOT_ID) this.#replies.replyError(uniqueLo, uniqueHi, errno.ESTALE);
-    else this.#replies.replyAttr(uniqueLo, uniqueHi, rootAttributes(this.#mountedAtMs), FOREVER_MS);
+    if (nodeId === FUSE_ROOT_ID) {
+      this.#replies.replyAttr(uniqueLo, uniqueHi, rootAttributes(), FOREVER_MS);
+    } else if (node === undefined) this.#replies.replyError(uniqueLo, uniqueHi, errno.ESTALE);
+    else if (node.type === "plain") this.#plainRequests.getattr(request, node);
+    else this.#replyAttributes(request, node);
   }
 
   setattr(request: FuseRequest, valid: number, fields: SetattrFields): void {
     const node = this.#nodes.get(request.nodeId);
     if (request.nodeId === FUSE_ROOT_ID) {
       this.getattr(request);
+      return;
+    }
+    if (node?.type === "plain") {
+      this.#plainRequests.setattr(request, node, valid, fields);
       return;
     }
     if (node === undefined || node.type === "text") {
@@ -246,6 +228,10 @@ export class LitefsFileSystem implements FuseHandler {
       this.#replies.replyOpen(uniqueLo, uniqueHi, this.#handles.open(node), FOPEN_DIRECT_IO);
       return;
     }
+    if (node.type === "plain") {
+      this.#plainRequests.open(request, node);
+      return;
+    }
     if (node.entry.db.status === "quarantined") {
       this.#replies.replyError(uniqueLo, uniqueHi, errno.EIO);
       return;
@@ -266,6 +252,10 @@ export class LitefsFileSystem implements FuseHandler {
       this.#replies.replyBytes(uniqueLo, uniqueHi, text.subarray(offset, offset + size));
       return;
     }
+    if (node.type === "plain") {
+      this.#plainRequests.read(request, node, offset, size);
+      return;
+    }
     const out = this.#replies.replyBuffer;
     const file = node.files.get(node.kind);
     const count = file?.readAt(out, OUT_HEADER_BYTES, size, offset) ?? 0;
@@ -282,7 +272,20 @@ export class LitefsFileSystem implements FuseHandler {
   ): void {
     const { uniqueLo, uniqueHi } = request;
     // Write-back of a mapping may come with any handle of the file, so the node decides.
-    const node = this.#nodes.get(request.nodeId);
+    let node = this.#nodes.get(request.nodeId);
+    if (this.#isUndecided(node)) {
+      const decided = this.#decide(node, offset, data, dataStart, size);
+      if (typeof decided === "number") {
+        this.#replies.replyError(uniqueLo, uniqueHi, decided);
+        return;
+      }
+      node = decided;
+    }
+    if (node?.type === "plain") {
+      this.#plainRequests.write(request, node, offset, data, dataStart, size);
+      this.#host.afterReply();
+      return;
+    }
     if (node === undefined || node.type === "text") {
       this.#replies.replyError(uniqueLo, uniqueHi, errno.EBADF);
       return;
@@ -303,29 +306,69 @@ export class LitefsFileSystem implements FuseHandler {
     this.#host.afterReply();
   }
 
+  /** Whether what is about to be written decides if a file is, or still is, a database. */
+  #isUndecided(node: Node | undefined): node is FileNode | PlainNode {
+    if (node?.type === "plain") return true;
+    return node?.type === "file" && node.kind === "database" && node.entry.db.isEmptied;
+  }
+
+  /** The node after that decision, or the error to answer with. */
+  #decide(
+    node: FileNode | PlainNode,
+    offset: number,
+    data: Uint8Array,
+    start: number,
+    size: number,
+  ): FileNode | PlainNode | number {
+    if (node.type === "plain") {
+      if (!this.#conversion.becomesDatabase(node, offset, data, start, size)) return node;
+      if (!this.#host.isPrimary()) return errno.EROFS;
+      return this.#conversion.promote(node) ?? errno.EIO;
+    }
+    if (node.files !== node.entry.db.files || offset > 0) return node;
+    if (startsLikeDatabase(data, start, size)) return node;
+    return this.#conversion.demote(node, this.#plain.root, node.entry.db.name);
+  }
+
   fsync(request: FuseRequest): void {
-    const node = this.#nodes.file(request.nodeId);
+    const node = this.#nodes.get(request.nodeId);
+    if (node?.type === "plain") {
+      this.#plainRequests.fsync(request, node);
+      return;
+    }
     let outcome: Outcome = "ok";
-    if (node !== undefined && node.files !== node.entry.db.files) node.files.get(node.kind)?.sync();
-    else if (node !== undefined) outcome = node.entry.db.sync(node.kind);
+    if (node?.type === "file") {
+      if (node.files !== node.entry.db.files) node.files.get(node.kind)?.sync();
+      else outcome = node.entry.db.sync(node.kind);
+    }
     this.#replyOutcome(request, outcome);
   }
 
   flush(request: FuseRequest, fh: number, ownerLo: number, ownerHi: number): void {
     const handle = this.#handles.get(fh);
     const node = handle?.node;
-    if (node?.type !== "file") {
+    if (node === undefined || node.type === "text") {
       this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
       return;
     }
-    const { entry, kind } = node;
-    let outcome: Outcome = "ok";
     this.#locks.ownerCloses(node, ownerLo, ownerHi);
-    if (handle?.wrote === true && kind === "database" && node.files === entry.db.files) {
-      if (!this.#locks.isBeingWritten(node)) outcome = entry.db.endLooseWrites();
+    let outcome: Outcome = "ok";
+    if (node.type === "file" && node.kind === "database" && handle !== undefined) {
+      const { db } = node.entry;
+      // The SETATTR of an open(2) with O_TRUNC does not name the descriptor.
+      const mayBeLoose = (handle.wrote || db.isEmptied) && node.files === db.files;
+      if (mayBeLoose && !this.#locks.isBeingWritten(node)) outcome = this.#endLooseWrites(node);
       if (outcome === "ok") handle.wrote = false;
     }
     this.#replyOutcome(request, outcome);
+  }
+
+  #endLooseWrites(node: FileNode): Outcome {
+    const { db } = node.entry;
+    if (!db.isEmptied) return db.endLooseWrites();
+    if (!this.#host.isPrimary()) return "read-only";
+    this.#conversion.demote(node, this.#plain.root, db.name);
+    return "ok";
   }
 
   release(request: FuseRequest, fh: number): void {
@@ -334,6 +377,9 @@ export class LitefsFileSystem implements FuseHandler {
       this.#locks.handleCloses(node, fh);
       if (node.files !== node.entry.db.files) this.closeIfUnused(node.files);
       else if (node.entry.openCount("any") === 0) this.#host.closed(node.entry);
+    } else if (node?.type === "plain") {
+      this.#locks.handleCloses(node, fh);
+      this.#plain.closeIfUnused(node);
     }
     this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
     this.#host.afterReply();
@@ -353,7 +399,7 @@ export class LitefsFileSystem implements FuseHandler {
     _flags: number,
     wait: boolean,
   ): void {
-    const node = this.#nodes.file(request.nodeId);
+    const node = this.#nodes.lockable(request.nodeId);
     if (node === undefined) {
       this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.ENOLCK);
       return;
@@ -371,7 +417,7 @@ export class LitefsFileSystem implements FuseHandler {
     end: number,
     type: number,
   ): void {
-    const node = this.#nodes.file(request.nodeId);
+    const node = this.#nodes.lockable(request.nodeId);
     this.#locks.get(request, node, ownerLo, ownerHi, start, end, type);
   }
 
@@ -382,15 +428,23 @@ export class LitefsFileSystem implements FuseHandler {
   // Directories.
 
   opendir(request: FuseRequest): void {
-    const fh = this.#listings.open(this.#names.list());
+    const directory = this.#nodes.get(request.nodeId);
+    if (directory?.type === "plain") this.#plain.syncNames(directory);
+    const fh = this.#listings.open(this.#list(request.nodeId));
     this.#replies.replyOpen(request.uniqueLo, request.uniqueHi, fh, 0);
   }
 
   readdir(request: FuseRequest, fh: number, offset: number, size: number): void {
     // A reader that goes back to the start wants to see what there is now.
-    if (offset === 0) this.#listings.replace(fh, this.#names.list());
+    if (offset === 0) this.#listings.replace(fh, this.#list(request.nodeId));
     this.#listings.fill(fh, offset, this.#replies.startDirectory(size));
     this.#replies.replyDirectory(request.uniqueLo, request.uniqueHi);
+  }
+
+  #list(nodeId: number): DirectoryEntry[] {
+    const node = this.#nodes.get(nodeId);
+    if (node?.type !== "plain") return [];
+    return node === this.#plain.root ? this.#names.list() : this.#plain.list(node);
   }
 
   releasedir(request: FuseRequest, fh: number): void {
@@ -423,23 +477,9 @@ export class LitefsFileSystem implements FuseHandler {
     if (!this.#handles.isOpen(files)) files.closeAll();
   }
 
-  #entryOf(node: Node): FuseEntry {
-    node.lookups++;
-    const isFile = node.type === "file";
-    return {
-      nodeId: node.id,
-      generation: 0,
-      attr: attributesOf(node, this.#mountedAtMs),
-      // `.lag` is always there; positions and `.primary` change behind the kernel's back.
-      entryTimeoutMs: isFile || node.id === LAG_NODE_ID ? FOREVER_MS : 0,
-      attrTimeoutMs: isFile ? FOREVER_MS : 0,
-    };
-  }
-
-  #replyAttributes(request: FuseRequest, node: Node): void {
+  #replyAttributes(request: FuseRequest, node: FileNode | TextNode): void {
     const timeoutMs = node.type === "file" ? FOREVER_MS : 0;
-    const attr = attributesOf(node, this.#mountedAtMs);
-    this.#replies.replyAttr(request.uniqueLo, request.uniqueHi, attr, timeoutMs);
+    this.#replies.replyAttr(request.uniqueLo, request.uniqueHi, attributesOf(node), timeoutMs);
   }
 
   #replyOutcome(request: FuseRequest, outcome: Outcome): void {
@@ -449,10 +489,3 @@ export class LitefsFileSystem implements FuseHandler {
     this.#host.afterReply();
   }
 }
-
-const ERRNO: Readonly<Record<Exclude<Outcome, "ok">, number>> = {
-  "read-only": errno.EROFS,
-  busy: errno.EBUSY,
-  unsupported: errno.EOPNOTSUPP,
-  io: errno.EIO,
-};

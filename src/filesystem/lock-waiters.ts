@@ -1,10 +1,10 @@
-import type { FileNode } from "./entry.ts";
+import type { LockableNode } from "./nodes.ts";
 
 /** A SETLKW whose answer waits. */
 export interface LockWaiter {
   readonly uniqueLo: number;
   readonly uniqueHi: number;
-  readonly node: FileNode;
+  readonly node: LockableNode;
   readonly fh: number;
   readonly ownerLo: number;
   readonly ownerHi: number;
@@ -27,12 +27,12 @@ export class LockWaiters {
   }
 
   /** Grants what has become possible on a file. */
-  retry(node: FileNode, granted: (uniqueLo: number, uniqueHi: number) => void): void {
+  retry(node: LockableNode, granted: (uniqueLo: number, uniqueHi: number) => void): void {
     const rest: LockWaiter[] = [];
     for (const w of this.#waiters) {
       const { locks } = w.node;
       const isFree =
-        w.node === node &&
+        locks === node.locks &&
         locks.conflict(w.ownerLo, w.ownerHi, false, w.start, w.end, w.type) === undefined;
       if (!isFree) {
         rest.push(w);
@@ -58,12 +58,14 @@ export class LockWaiters {
   cancelOwner(
     ownerLo: number,
     ownerHi: number,
-    node: FileNode,
+    node: LockableNode,
     cancelled: (uniqueLo: number, uniqueHi: number) => void,
   ): void {
     this.#waiters = this.#waiters.filter((waiter) => {
       const isHis =
-        waiter.node === node && waiter.ownerLo === ownerLo && waiter.ownerHi === ownerHi;
+        waiter.node.locks === node.locks &&
+        waiter.ownerLo === ownerLo &&
+        waiter.ownerHi === ownerHi;
       if (isHis) cancelled(waiter.uniqueLo, waiter.uniqueHi);
       return !isHis;
     });

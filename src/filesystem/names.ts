@@ -1,7 +1,10 @@
 import type { FileKind } from "../database/database-files.ts";
 import { isDatabaseName as isPeerDatabaseName } from "../wire/database-name.ts";
 
-/** What a name in the mount stands for. The namespace is flat. */
+/**
+ * What a name in the root of the mount stands for if a database is behind it. Everything else, and
+ * all that is in directories, is ordinary files.
+ */
 export type Name =
   | { readonly kind: "file"; readonly database: string; readonly file: FileKind }
   | { readonly kind: "position"; readonly database: string }
@@ -30,6 +33,12 @@ export function parseName(name: string): Name {
   if (name.endsWith("-pos")) return { kind: "position", database: name.slice(0, -4) };
   if (name.endsWith("-lock")) return { kind: "lock", database: name.slice(0, -5) };
   return checked(name, "database");
+}
+
+/** Which file of a database a name would be by its end, other than the database itself. */
+export function companionSuffix(name: string): FileKind | undefined {
+  for (const [suffix, file] of SUFFIXES) if (name.endsWith(suffix)) return file;
+  return undefined;
 }
 
 function checked(database: string, file: FileKind): Name {

@@ -1,23 +1,43 @@
 import type { Database } from "../database/database.ts";
+import type { FileKind } from "../database/database-files.ts";
 import { formatPosition } from "../lib/position.ts";
+import type { Conversion } from "./conversion.ts";
+import type { DirectoryEntry } from "./directory-listings.ts";
 import { DatabaseEntry } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
 import { LAG_NAME, nameOf, parseName, PRIMARY_NAME } from "./names.ts";
+import type { Name } from "./names.ts";
 import type { NodeTable } from "./node-table.ts";
 import { LAG_FILE_BYTES, LAG_NODE_ID, lagText, PRIMARY_NODE_ID } from "./nodes.ts";
 import type { Node, TextNode } from "./nodes.ts";
+import type { PlainFiles } from "./plain-files.ts";
 
 const POSITION_FILE_BYTES = 34;
 
-/** The names in the mount: databases with their files, and the virtual files that go with them. */
+/**
+ * The names in the root of the mount: databases with their files, the virtual files that go with
+ * them, and ordinary files. Where a database and an ordinary file have the same name, which only
+ * replication can bring about, the database is seen.
+ */
 export class Namespace {
   readonly entries: Map<string, DatabaseEntry> = new Map<string, DatabaseEntry>();
   readonly #host: FileSystemHost;
   readonly #nodes: NodeTable;
+  readonly #plain: PlainFiles;
+  readonly #add: (db: Database) => DatabaseEntry;
+  conversion!: Conversion;
 
-  constructor(host: FileSystemHost, nodes: NodeTable) {
+  /** `add` shows a database in the mount. */
+  constructor(
+    host: FileSystemHost,
+    nodes: NodeTable,
+    plain: PlainFiles,
+    add: (db: Database) => DatabaseEntry,
+  ) {
     this.#host = host;
     this.#nodes = nodes;
+    this.#plain = plain;
+    this.#add = add;
     nodes.addText(LAG_NODE_ID, LAG_FILE_BYTES, () => lagText(host.lagMs()));
     nodes.addText(PRIMARY_NODE_ID, 0, () => `${host.primaryHostname() ?? ""}\n`);
   }
@@ -29,6 +49,18 @@ export class Namespace {
     return entry;
   }
 
+  /** The database of a name, made when there is none; its file is yet to come. */
+  entryFor(name: string): DatabaseEntry {
+    return this.entries.get(name) ?? this.#add(this.#host.createDatabase(name));
+  }
+
+  /** The database that a name belongs to, as its file or one beside it; not when it is dropped. */
+  liveEntry(parsed: Name): DatabaseEntry | undefined {
+    if (parsed.kind !== "file") return undefined;
+    const entry = this.entries.get(parsed.database);
+    return entry?.db.files.exists("database") === true ? entry : undefined;
+  }
+
   find(name: string): Node | undefined {
     const parsed = parseName(name);
     switch (parsed.kind) {
@@ -36,29 +68,61 @@ export class Namespace {
         return this.#nodes.get(LAG_NODE_ID);
       case "primary":
         return this.#showsPrimary ? this.#nodes.get(PRIMARY_NODE_ID) : undefined;
-      case "file": {
-        const entry = this.entries.get(parsed.database);
-        if (entry === undefined || !entry.db.files.exists(parsed.file)) return undefined;
-        return entry.node(parsed.file);
-      }
+      case "file":
+        return this.#file(name, parsed.database, parsed.file);
       case "position":
       case "lock": {
         const entry = this.entries.get(parsed.database);
-        return entry === undefined ? undefined : this.#text(entry, parsed.kind);
+        if (entry !== undefined) return this.#text(entry, parsed.kind);
+        return this.#plain.find(this.#plain.root, name);
       }
       case "invalid":
-        return undefined;
+        return this.#plain.find(this.#plain.root, name);
     }
   }
 
-  list(): string[] {
-    const names = [".", "..", LAG_NAME];
-    if (this.#showsPrimary) names.push(PRIMARY_NAME);
+  #file(name: string, database: string, kind: FileKind): Node | undefined {
+    const entry = this.entries.get(database);
+    if (entry?.db.files.exists(kind) === true) return entry.node(kind);
+    if (kind !== "database" && entry?.db.files.exists("database") === true) {
+      if (!this.#plain.hasCompanion(name) || !this.#adopt(name, entry, kind)) return undefined;
+      return entry.db.files.exists(kind) ? entry.node(kind) : undefined;
+    }
+    const { root } = this.#plain;
+    const known = root.children.get(name);
+    if (known !== undefined) return known;
+    const node = this.#plain.find(root, name);
+    // A database that is not known as one was left by a crash in the middle of a rename.
+    if (node === undefined || !this.#host.isPrimary() || !this.conversion.isDatabase(node)) {
+      return node;
+    }
+    this.conversion.promoteWhole(node);
+    return this.#nodes.get(node.id);
+  }
+
+  /** A WAL or journal that was there before its database belongs to it from now on. */
+  #adopt(name: string, entry: DatabaseEntry, kind: FileKind): boolean {
+    const { db } = entry;
+    if (!this.#host.isPrimary() || db.hasOpenChanges || db.status === "quarantined") return false;
+    const node = this.#plain.find(this.#plain.root, name);
+    return node?.kind === "file" && this.conversion.adoptCompanion(node, entry, kind) === "ok";
+  }
+
+  list(): DirectoryEntry[] {
+    const names = [".", ".."].map((name): DirectoryEntry => ({ name, type: "directory" }));
+    const add = (name: string): void => {
+      names.push({ name, type: "file" });
+    };
+    add(LAG_NAME);
+    if (this.#showsPrimary) add(PRIMARY_NAME);
     for (const { db } of this.entries.values()) {
       for (const kind of ["database", "journal", "wal", "shm"] as const) {
-        if (db.files.exists(kind)) names.push(nameOf(db.name, kind));
+        if (db.files.exists(kind)) add(nameOf(db.name, kind));
       }
-      if (db.store.pageCount > 0) names.push(`${db.name}-pos`);
+      if (db.store.pageCount > 0) add(`${db.name}-pos`);
+    }
+    for (const entry of this.#plain.list(this.#plain.root)) {
+      if (this.liveEntry(parseName(entry.name)) === undefined) names.push(entry);
     }
     return names;
   }

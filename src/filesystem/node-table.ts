@@ -2,7 +2,9 @@ import type { FileKind } from "../database/database-files.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockTable } from "./lock-table.ts";
 import { FIRST_FREE_NODE_ID } from "./nodes.ts";
-import type { Node, TextNode } from "./nodes.ts";
+import type { LockableNode, Node, TextNode } from "./nodes.ts";
+import { PlainNode } from "./plain-node.ts";
+import type { PlainKind } from "./plain-node.ts";
 
 /** Every node that the kernel knows by its number, until the kernel forgets it. */
 export class NodeTable {
@@ -13,24 +15,57 @@ export class NodeTable {
     return this.#nodes.get(nodeId);
   }
 
-  file(nodeId: number): FileNode | undefined {
+  lockable(nodeId: number): LockableNode | undefined {
     const node = this.#nodes.get(nodeId);
-    return node?.type === "file" ? node : undefined;
+    return node?.type === "text" ? undefined : node;
   }
 
   newFile(entry: DatabaseEntry, kind: FileKind): FileNode {
+    return this.#addFile(this.#nextId++, entry, kind, new LockTable());
+  }
+
+  /** The file behind a number has become one of a database; who has it open keeps his locks. */
+  becomeFile(old: LockableNode, entry: DatabaseEntry, kind: FileKind): FileNode {
+    const node = this.#addFile(old.id, entry, kind, old.locks);
+    node.lookups = old.lookups;
+    node.opens = old.opens;
+    entry.nodes.set(kind, node);
+    return node;
+  }
+
+  newPlain(kind: PlainKind, parent: PlainNode, name: string): PlainNode {
+    const node = new PlainNode(this.#nextId++, kind, parent, name);
+    this.#nodes.set(node.id, node);
+    return node;
+  }
+
+  /** The file behind a number has become an ordinary one. */
+  becomePlain(old: FileNode, plain: PlainNode): void {
+    plain.lookups = old.lookups;
+    plain.opens = old.opens;
+    this.#nodes.set(plain.id, plain);
+    if (old.entry.nodes.get(old.kind) === old) old.entry.nodes.delete(old.kind);
+  }
+
+  /** A node with a number of its own that is never forgotten. */
+  add(node: PlainNode): void {
+    this.#nodes.set(node.id, node);
+  }
+
+  #addFile(id: number, entry: DatabaseEntry, kind: FileKind, locks: LockTable): FileNode {
+    const { files } = entry.db;
     const node: FileNode = {
       type: "file",
-      id: this.#nextId++,
+      id,
       entry,
       kind,
-      files: entry.db.files,
-      locks: new LockTable(),
+      files,
+      locks,
       lookups: 0,
       opens: 0,
       isUnlinked: false,
     };
-    this.#nodes.set(node.id, node);
+    this.#nodes.set(id, node);
     return node;
   }
 
@@ -55,6 +90,8 @@ export class NodeTable {
       // We hold locks on it ourselves, and the name will lead to the same node again.
       if (node.locks.size > 0) return;
       node.entry.nodes.delete(node.kind);
+    } else if (node.type === "plain" && node.parent?.children.get(node.name) === node) {
+      node.parent.children.delete(node.name);
     }
     this.#nodes.delete(nodeId);
   }

@@ -1,6 +1,9 @@
-import type { FileAttributes } from "../fuse/attributes.ts";
+import type { Outcome } from "../database/outcome.ts";
+import type { FileAttributes, FuseEntry } from "../fuse/attributes.ts";
 import { FUSE_ROOT_ID, S_IFDIR, S_IFREG } from "../fuse/constants.ts";
+import * as errno from "../fuse/errno.ts";
 import type { FileNode } from "./entry.ts";
+import type { PlainNode } from "./plain-node.ts";
 
 /** A small file whose content is made when it is opened. */
 export interface TextNode {
@@ -11,7 +14,10 @@ export interface TextNode {
   readonly content: () => string;
 }
 
-export type Node = FileNode | TextNode;
+export type Node = FileNode | TextNode | PlainNode;
+
+/** What can be locked: files with content that applications write. */
+export type LockableNode = FileNode | PlainNode;
 
 /** A node that the main thread holds, so that it can wake the mount thread: `.lag`. */
 export const LAG_NODE_ID = 2;
@@ -22,18 +28,44 @@ const LAG_MAX_MS = 2147483647;
 const uid = process.getuid?.() ?? 0;
 const gid = process.getgid?.() ?? 0;
 
-export function attributesOf(node: Node, mountedAtMs: number): FileAttributes {
+/** Every change reaches the kernel through itself or by notification, so it may remember for long. */
+export const FOREVER_MS: number = 24 * 3600 * 1000;
+const mountedAtMs = Date.now();
+
+/** The answers to a refusal of the engine. */
+export const ERRNO: Readonly<Record<Exclude<Outcome, "ok">, number>> = {
+  "read-only": errno.EROFS,
+  busy: errno.EBUSY,
+  unsupported: errno.EOPNOTSUPP,
+  io: errno.EIO,
+};
+
+/** What a name leads to, counted as one reference of the kernel. */
+export function entryOf(node: FileNode | TextNode): FuseEntry {
+  node.lookups++;
+  const isFile = node.type === "file";
+  return {
+    nodeId: node.id,
+    generation: 0,
+    attr: attributesOf(node),
+    // `.lag` is always there; positions and `.primary` change behind the kernel's back.
+    entryTimeoutMs: isFile || node.id === LAG_NODE_ID ? FOREVER_MS : 0,
+    attrTimeoutMs: isFile ? FOREVER_MS : 0,
+  };
+}
+
+export function attributesOf(node: FileNode | TextNode): FileAttributes {
   const isFile = node.type === "file";
   const timeMs = isFile ? Math.max(node.entry.db.log.state.timestampMs, mountedAtMs) : Date.now();
   const mode = S_IFREG | (isFile ? 0o666 : 0o444);
   return attributes(node.id, mode, 1, sizeOf(node), timeMs);
 }
 
-export function rootAttributes(mountedAtMs: number): FileAttributes {
+export function rootAttributes(): FileAttributes {
   return attributes(FUSE_ROOT_ID, S_IFDIR | 0o777, 2, 0, mountedAtMs);
 }
 
-function sizeOf(node: Node): number {
+function sizeOf(node: FileNode | TextNode): number {
   if (node.type === "file") return node.files.size(node.kind);
   return node.id === PRIMARY_NODE_ID ? Buffer.byteLength(node.content()) : node.size;
 }

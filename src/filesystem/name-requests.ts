@@ -1,0 +1,232 @@
+import type { Outcome } from "../database/outcome.ts";
+import { FOPEN_KEEP_CACHE, O_EXCL, S_IFMT, S_IFREG } from "../fuse/constants.ts";
+import * as errno from "../fuse/errno.ts";
+import type { FuseReplies } from "../fuse/replies.ts";
+import type { FuseRequest } from "../fuse/request.ts";
+import type { FileKind } from "../database/database-files.ts";
+import type { DatabaseEntry } from "./entry.ts";
+import type { FileSystemHost } from "./file-system-host.ts";
+import type { HandleTable } from "./handle-table.ts";
+import { parseName } from "./names.ts";
+import type { Name } from "./names.ts";
+import type { Namespace } from "./namespace.ts";
+import type { NodeTable } from "./node-table.ts";
+import { entryOf, ERRNO, FOREVER_MS } from "./nodes.ts";
+import type { PlainFiles } from "./plain-files.ts";
+import type { PlainNode } from "./plain-node.ts";
+import type { PlainRequests } from "./plain-requests.ts";
+import type { Renames } from "./renames.ts";
+
+export interface NameRequestsOptions {
+  readonly host: FileSystemHost;
+  readonly nodes: NodeTable;
+  readonly handles: HandleTable;
+  readonly names: Namespace;
+  readonly plain: PlainFiles;
+  readonly plainRequests: PlainRequests;
+  readonly renames: Renames;
+  /** Sends the notifications that have collected. */
+  flush(): void;
+}
+
+/**
+ * Answers the kernel's requests about names. In the root a name may stand for a file of a database
+ * or for a virtual one; everywhere else there are only ordinary files.
+ */
+export class NameRequests {
+  readonly #options: NameRequestsOptions;
+  /** Set when the session begins. */
+  replies!: FuseReplies;
+
+  constructor(options: NameRequestsOptions) {
+    this.#options = options;
+  }
+
+  lookup(request: FuseRequest, name: string): void {
+    const { plain, plainRequests } = this.#options;
+    const parent = this.#directory(request.nodeId);
+    this.#guard(request, () => {
+      if (parent === plain.root) this.#lookupInRoot(request, name);
+      else plainRequests.lookup(request, parent, name);
+    });
+  }
+
+  #lookupInRoot(request: FuseRequest, name: string): void {
+    const { uniqueLo, uniqueHi } = request;
+    const node = this.#options.names.find(name);
+    if (node === undefined) {
+      const { kind } = parseName(name);
+      // Files appear through the kernel or with a notification; the virtual ones just appear.
+      const appears = kind === "file" || kind === "invalid";
+      this.replies.replyNegativeEntry(uniqueLo, uniqueHi, appears ? FOREVER_MS : 0);
+    } else if (node.type === "plain") this.#options.plainRequests.replyEntry(request, node);
+    else this.replies.replyEntry(uniqueLo, uniqueHi, entryOf(node));
+  }
+
+  create(request: FuseRequest, name: string, flags: number, mode: number): void {
+    const { names, plainRequests } = this.#options;
+    const parent = this.#directory(request.nodeId);
+    const parsed = this.#parse(parent, name);
+    const refusal = this.#refuseNew(parsed, name);
+    if (refusal !== undefined) {
+      this.#replyError(request, refusal);
+      return;
+    }
+    const entry = names.liveEntry(parsed);
+    if (parsed.kind === "file" && entry !== undefined) {
+      this.#createFile(request, entry, parsed.file, flags);
+      return;
+    }
+    const exclusive = (flags & O_EXCL) !== 0;
+    this.#guard(request, () => plainRequests.create(request, parent, name, mode, exclusive));
+  }
+
+  /** A file of a database that is there. */
+  #createFile(request: FuseRequest, entry: DatabaseEntry, kind: FileKind, flags: number): void {
+    const { uniqueLo, uniqueHi } = request;
+    const { db } = entry;
+    if (db.status === "quarantined") {
+      this.#replyError(request, errno.EIO);
+      return;
+    }
+    if ((flags & O_EXCL) !== 0 && db.files.exists(kind)) {
+      this.#replyError(request, errno.EEXIST);
+      return;
+    }
+    db.files.getOrCreate(kind);
+    const node = entry.node(kind);
+    const fh = this.#options.handles.open(node);
+    this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, FOPEN_KEEP_CACHE);
+  }
+
+  unlink(request: FuseRequest, name: string): void {
+    const { host, names, plain, plainRequests } = this.#options;
+    const parent = this.#directory(request.nodeId);
+    const node = parent === plain.root ? names.find(name) : undefined;
+    if (node?.type === "text") this.#replyError(request, errno.EPERM);
+    else if (node?.type === "file") {
+      this.#replyOutcome(request, this.#unlinkFile(node.entry, node.kind));
+      host.afterReply();
+    } else this.#guard(request, () => plainRequests.unlink(request, parent, name));
+  }
+
+  #unlinkFile(entry: DatabaseEntry, kind: FileKind): Outcome {
+    const outcome = entry.db.unlink(kind);
+    if (outcome !== "ok") return outcome;
+    if (kind !== "database") {
+      const node = entry.nodes.get(kind);
+      if (node !== undefined) node.isUnlinked = true;
+      entry.nodes.delete(kind);
+    }
+    if (kind === "shm" || kind === "wal") entry.local.forgetIndex();
+    if (kind === "database") {
+      for (const other of ["journal", "wal", "shm"] as const) {
+        entry.db.kernel.invalidateName(other);
+      }
+      this.#options.flush();
+    }
+    return "ok";
+  }
+
+  rename(
+    request: FuseRequest,
+    name: string,
+    newParentId: number,
+    newName: string,
+    flags: number,
+  ): void {
+    const { host, renames } = this.#options;
+    const from = this.#directory(request.nodeId);
+    const to = this.#directory(newParentId);
+    this.#guard(request, () => {
+      const result = renames.rename(from, name, to, newName, flags);
+      if (typeof result === "number") this.#replyError(request, result);
+      else this.#replyOutcome(request, result);
+    });
+    this.#options.flush();
+    host.afterReply();
+  }
+
+  mkdir(request: FuseRequest, name: string, mode: number): void {
+    const { plainRequests } = this.#options;
+    this.#makeNew(request, name, (parent) => plainRequests.mkdir(request, parent, name, mode));
+  }
+
+  symlink(request: FuseRequest, name: string, target: string): void {
+    const { plainRequests } = this.#options;
+    this.#makeNew(request, name, (parent) => plainRequests.symlink(request, parent, name, target));
+  }
+
+  mknod(request: FuseRequest, name: string, mode: number): void {
+    const { plainRequests } = this.#options;
+    // Sockets, pipes and devices are nobody's data.
+    if ((mode & S_IFMT) !== S_IFREG) this.#replyError(request, errno.EPERM);
+    else {
+      this.#makeNew(request, name, (parent) => plainRequests.mknod(request, parent, name, mode));
+    }
+  }
+
+  rmdir(request: FuseRequest, name: string): void {
+    const { plainRequests } = this.#options;
+    const parent = this.#directory(request.nodeId);
+    this.#guard(request, () => plainRequests.rmdir(request, parent, name));
+  }
+
+  #makeNew(request: FuseRequest, name: string, make: (parent: PlainNode) => void): void {
+    const parent = this.#directory(request.nodeId);
+    const parsed = this.#parse(parent, name);
+    const isTaken = this.#options.names.liveEntry(parsed) !== undefined;
+    const refusal = isTaken ? errno.EEXIST : this.#refuseNew(parsed, name);
+    if (refusal !== undefined) this.#replyError(request, refusal);
+    else this.#guard(request, () => make(parent));
+  }
+
+  /** Names that nothing new may have, or cannot at the moment. */
+  #refuseNew(parsed: Name, name: string): number | undefined {
+    const { host, names } = this.#options;
+    switch (parsed.kind) {
+      case "lag":
+      case "primary":
+        return errno.EACCES;
+      case "position":
+      case "lock":
+        return names.find(name)?.type === "text" ? errno.EACCES : undefined;
+      case "file":
+        if (names.entries.get(parsed.database)?.db.status === "quarantined") return errno.EIO;
+        // Here no database is made, and of the others only the primary writes journals.
+        return parsed.file === "journal" && !host.isPrimary() ? errno.EROFS : undefined;
+      case "invalid":
+        return undefined;
+    }
+  }
+
+  #parse(parent: PlainNode, name: string): Name {
+    return parent === this.#options.plain.root ? parseName(name) : { kind: "invalid" };
+  }
+
+  #directory(nodeId: number): PlainNode {
+    const { nodes, plain } = this.#options;
+    const node = nodes.get(nodeId);
+    return node?.type === "plain" ? node : plain.root;
+  }
+
+  /** What the system says of an ordinary file is the answer, and nothing to report. */
+  #guard(request: FuseRequest, answer: () => void): void {
+    try {
+      answer();
+    } catch (error) {
+      const number = errno.systemErrno(error);
+      if (number === undefined || number === errno.EIO || number === errno.ENOSPC) throw error;
+      this.#replyError(request, number);
+    }
+  }
+
+  #replyError({ uniqueLo, uniqueHi }: FuseRequest, number: number): void {
+    this.replies.replyError(uniqueLo, uniqueHi, number);
+  }
+
+  #replyOutcome(request: FuseRequest, outcome: Outcome): void {
+    if (outcome === "ok") this.replies.replyEmpty(request.uniqueLo, request.uniqueHi);
+    else this.#replyError(request, ERRNO[outcome]);
+  }
+}
