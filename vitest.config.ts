@@ -2,6 +2,8 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
+    // As bin/litefs has it, see there.
+    execArgv: ["--disable-warning=ExperimentalWarning"],
     projects: [
       {
         test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 30_000 },

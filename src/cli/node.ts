@@ -125,6 +125,7 @@ class Node {
       dataDirectory: config.data.dir,
       nodeId: this.#nodeId,
       role: { isPrimary: false, primaryHostname: undefined },
+      spinMs: config.fuse.spinMs,
       logger,
       log: config.log,
       onFatal: (error) => {

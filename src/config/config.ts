@@ -36,6 +36,7 @@ export interface FuseConfig {
   readonly allowOther: boolean;
   readonly debug: boolean;
   readonly locks: "auto" | "daemon";
+  readonly spinMs: number;
 }
 
 export interface HttpConfig {

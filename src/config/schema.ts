@@ -93,6 +93,13 @@ const fuse: readonly Option[] = [
     default: "auto",
     meaning: "Who keeps SQLite's file locks; not in LiteFS.",
   },
+  {
+    key: "fuse.spin",
+    kind: "duration",
+    default: "100us",
+    meaning:
+      "How long to look for the next request of the kernel before going to sleep, where all processors of the machine may be used, there are two or more, and some are idle; 0 turns it off. Not in LiteFS.",
+  },
 ];
 
 const http: readonly Option[] = [

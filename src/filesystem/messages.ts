@@ -8,6 +8,8 @@ export interface MountThreadData {
   readonly isPrimary: boolean;
   readonly primaryHostname: string | undefined;
   readonly shared: SharedArrayBuffer;
+  /** How long the thread may look for a request before it sleeps; 0: not at all. */
+  readonly spinMs: number;
   readonly debug: boolean;
   readonly logFormat: "text" | "json";
   readonly logTimestamp: boolean;

@@ -34,6 +34,8 @@ export interface MountClientOptions {
   readonly dataDirectory: string;
   readonly nodeId: bigint;
   readonly role: NodeRole;
+  /** How long the mount thread may look for a request before it sleeps; 0: not at all. */
+  readonly spinMs: number;
   readonly logger: Logger;
   readonly log: { format: "text" | "json"; timestamp: boolean; debug: boolean };
   /** The mount thread is gone although nobody stopped it: the node must end. */
@@ -102,6 +104,7 @@ export class MountClient implements Engine {
       isPrimary: role.isPrimary,
       primaryHostname: role.primaryHostname,
       shared,
+      spinMs: this.#options.spinMs,
       debug: log.debug,
       logFormat: log.format,
       logTimestamp: log.timestamp,

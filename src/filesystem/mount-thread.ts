@@ -5,6 +5,7 @@ import { assert } from "../lib/assert.ts";
 import { createLogger } from "../lib/log.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { FuseSession } from "../fuse/session.ts";
+import { allowsSpinning } from "../fuse/spare-processors.ts";
 import { writeNotification } from "../fuse/notify.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { DatabaseService } from "./database-service.ts";
@@ -72,6 +73,7 @@ port.once("message", (request: MountRequest) => {
     fd: request.fd,
     handler: service.fileSystem,
     logger,
+    spinMs: allowsSpinning() ? data.spinMs : 0,
     requestCounts: new RequestCounts(data.shared, SHARED_REQUEST_COUNTS_OFFSET_BYTES),
   });
   service.onStop = () => session.stop();

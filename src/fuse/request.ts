@@ -55,16 +55,23 @@ export class RequestBuffer implements FuseRequest {
   pid = 0;
   lengthBytes = 0;
 
-  constructor(maxWriteBytes: number) {
+  /** `memory` may have room for more. */
+  constructor(maxWriteBytes: number, memory?: ArrayBuffer) {
     assert(endianness() === "LE", "the FUSE layer is written for little-endian machines");
-    // The kernel refuses a read whose buffer could not hold the largest WRITE (EINVAL). A page
-    // more leaves room for the names and headers of everything else.
-    const length = IN_HEADER_BYTES + WRITE_IN_BYTES + maxWriteBytes + 4096;
+    const length = RequestBuffer.capacityFor(maxWriteBytes);
     assert(length % 8 === 0 && length < constants.MAX_LENGTH, "bad request buffer size");
-    const memory = new ArrayBuffer(length);
-    this.bytes = Buffer.from(memory);
+    memory ??= new ArrayBuffer(length);
+    this.bytes = Buffer.from(memory, 0, length);
     this.#int32 = new Int32Array(memory);
     this.#uint32 = new Uint32Array(memory);
+  }
+
+  /**
+   * The kernel refuses a read whose buffer could not hold the largest WRITE (EINVAL). A page more
+   * leaves room for the names and headers of everything else.
+   */
+  static capacityFor(maxWriteBytes: number): number {
+    return IN_HEADER_BYTES + WRITE_IN_BYTES + maxWriteBytes + 4096;
   }
 
   /** Takes over the header of a request that was just read. */

@@ -1,6 +1,5 @@
-import { readSync } from "node:fs";
 import { assert } from "../lib/assert.ts";
-import { errorCode, errorText } from "../lib/errors.ts";
+import { errorText } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import {
   FUSE_BATCH_FORGET,
@@ -15,8 +14,10 @@ import { EIO, ENOSYS, EPROTO, systemErrno } from "./errno.ts";
 import type { FuseHandler } from "./handler.ts";
 import { type InitResult, FuseProtocolError, negotiate } from "./init.ts";
 import { FuseReplies } from "./replies.ts";
-import { IN_HEADER_BYTES, RequestBuffer } from "./request.ts";
+import { IN_HEADER_BYTES } from "./request.ts";
+import type { RequestBuffer } from "./request.ts";
 import { RequestCounts } from "./request-counts.ts";
+import { RequestReader } from "./request-reader.ts";
 
 export interface FuseSessionOptions {
   /** /dev/fuse, as mountFuse opened it. Stays the caller's. */
@@ -27,6 +28,8 @@ export interface FuseSessionOptions {
   readonly maxWrite?: number;
   /** Every fcntl lock comes to the handler (default), or the kernel keeps them all. */
   readonly posixLocks?: boolean;
+  /** How long to look for the next request before going to sleep; 0, at once, by default. */
+  readonly spinMs?: number;
   /** Where to count the requests served. */
   readonly requestCounts?: RequestCounts;
 }
@@ -41,12 +44,11 @@ const MAX_WRITE_BYTES = 1 << 20;
  * the handler answer it, read the next.
  */
 export class FuseSession extends FuseReplies {
-  readonly #fd: number;
   readonly #handler: FuseHandler;
   readonly #logger: Logger;
   readonly #maxWrite: number;
   readonly #posixLocks: boolean;
-  readonly #request: RequestBuffer;
+  readonly #reader: RequestReader;
   readonly #requestCounts: RequestCounts;
   #initResult: InitResult | undefined;
   #stopRequested = false;
@@ -58,12 +60,16 @@ export class FuseSession extends FuseReplies {
       "maxWrite must be a multiple of 4096 of at most 1 MiB",
     );
     super(options.fd, maxWrite);
-    this.#fd = options.fd;
     this.#handler = options.handler;
     this.#logger = options.logger;
     this.#maxWrite = maxWrite;
     this.#posixLocks = options.posixLocks ?? true;
-    this.#request = new RequestBuffer(maxWrite);
+    this.#reader = new RequestReader({
+      fd: options.fd,
+      maxWriteBytes: maxWrite,
+      logger: options.logger,
+      spinMs: options.spinMs ?? 0,
+    });
     this.#requestCounts = options.requestCounts ?? new RequestCounts();
   }
 
@@ -74,9 +80,10 @@ export class FuseSession extends FuseReplies {
 
   /** Blocks until the mount has ended or a handler has called stop(). */
   run(): FuseSessionEnd {
-    const request = this.#request;
+    const reader = this.#reader;
+    const { request } = reader;
     while (!this.#stopRequested) {
-      const length = this.#receive();
+      const length = reader.receive();
       if (length === 0) return "unmounted";
       request.decodeHeader(length);
       this.#requestCounts.add(request.opcode);
@@ -88,21 +95,6 @@ export class FuseSession extends FuseReplies {
   /** Called by the handler (from `wake`, say): run() returns after the current request. */
   stop(): void {
     this.#stopRequested = true;
-  }
-
-  /** Length of the next request, 0 when the mount has ended. */
-  #receive(): number {
-    const { bytes } = this.#request;
-    for (;;) {
-      try {
-        return readSync(this.#fd, bytes, 0, bytes.length, null);
-      } catch (error) {
-        const code = errorCode(error);
-        if (code === "ENODEV" || code === "ECONNABORTED") return 0;
-        // ENOENT: the request was interrupted while it was being copied to us.
-        if (code !== "ENOENT" && code !== "EINTR" && code !== "EAGAIN") throw error;
-      }
-    }
   }
 
   #serve(request: RequestBuffer): void {

@@ -11,6 +11,7 @@ const client = new MountClient({
   dataDirectory: `${directory}/data`,
   nodeId: 1n,
   role: { isPrimary: true, primaryHostname: undefined },
+  spinMs: 0.1,
   logger: silentLogger,
   log: { format: "text", timestamp: false, debug: false },
   onFatal: () => process.exit(99),

@@ -24,11 +24,11 @@ export class TestMount {
   readonly #children: ChildProcess[] = [];
   readonly #pin: FileHandle[] = [];
 
-  private constructor(mount: FuseMount, posixLocks: boolean) {
+  private constructor(mount: FuseMount, posixLocks: boolean, spinMs: number) {
     this.mount = mount;
     const { port1, port2 } = new MessageChannel();
     this.#commands = port1;
-    const workerData: WorkerInput = { fd: mount.fd, commands: port2, posixLocks };
+    const workerData: WorkerInput = { fd: mount.fd, commands: port2, posixLocks, spinMs };
     this.worker = new Worker(new URL("./mount-worker.ts", import.meta.url), {
       workerData,
       transferList: [port2],
@@ -37,10 +37,10 @@ export class TestMount {
     this.worker.on("error", (error) => this.#add({ kind: "crash", error: String(error) }));
   }
 
-  static async start(options: { posixLocks?: boolean } = {}): Promise<TestMount> {
+  static async start(options: { posixLocks?: boolean; spinMs?: number } = {}): Promise<TestMount> {
     const directory = await temporaryDirectory();
     const mount = await mountFuse({ directory, fsname: "litefs-test", allowOther: true });
-    const test = new TestMount(mount, options.posixLocks ?? true);
+    const test = new TestMount(mount, options.posixLocks ?? true, options.spinMs ?? 0.1);
     started.push(test);
     test.#pin.push(await open(test.path("pin"), "r"));
     return test;

@@ -7,16 +7,17 @@ export interface WorkerInput {
   readonly fd: number;
   readonly commands: MessagePort;
   readonly posixLocks: boolean;
+  readonly spinMs: number;
 }
 
 const input: WorkerInput = workerData;
-const { fd, commands, posixLocks } = input;
+const { fd, commands, posixLocks, spinMs } = input;
 const report = (event: unknown): void => commands.postMessage(event, []);
 const handler = new MemoryFileSystem(report, () => {
   const command: unknown = receiveMessageOnPort(commands)?.message;
   report({ kind: "wake", command });
   if (command === "stop") session.stop();
 });
-const session = new FuseSession({ fd, handler, logger: silentLogger, posixLocks });
+const session = new FuseSession({ fd, handler, logger: silentLogger, posixLocks, spinMs });
 report({ kind: "end", reason: session.run() });
 commands.close();

@@ -82,8 +82,11 @@ echo "${name}:$*"
   test.each(["v24.12.0", "v24.21.0", "v25.0.0", "v26.1.0-nightly"])("%s will do", (version) => {
     const launcher = install();
     fakeNode("path/node", version);
-    const stdout = `path/node:--max-semi-space-size=1 ${directory}/src/cli/main.ts a b c\n`;
-    expect(launch(launcher)).toEqual({ stdout, stderr: "", status: 0 });
+    const { stdout, stderr, status } = launch(launcher);
+    expect(stdout.replaceAll(/ ?--\S+/g, "")).toBe(
+      `path/node: ${directory}/src/cli/main.ts a b c\n`,
+    );
+    expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
   });
 
   test.each(["v20.20.2", "v24.11.9", "v0.10.48", "nonsense"])("%s will not", (version) => {

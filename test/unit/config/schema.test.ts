@@ -15,7 +15,7 @@ const DEFAULTS: Config = {
     retentionMs: 600_000,
     retentionMonitorIntervalMs: 60_000,
   },
-  fuse: { dir: "/litefs", allowOther: false, debug: false, locks: "auto" },
+  fuse: { dir: "/litefs", allowOther: false, debug: false, locks: "auto", spinMs: 0.1 },
   http: { addr: ":20202", snapshotTimeoutMs: 0 },
   proxy: {
     addr: "",
