@@ -99,6 +99,7 @@ const onlookerHost: DatabaseHost = {
   nodeId: 0n,
   nowMs: () => Date.now(),
   logger: silentLogger,
+  keepAside: { maxCount: Infinity, maxBytes: 0 },
   changed: () => undefined,
   retired: () => undefined,
 };

@@ -32,6 +32,7 @@ const STREAM_READ_TIMEOUT_MS = 5_000;
 const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
 /** How often `.lag` is brought up to date. */
 const LAG_REFRESH_MS = 100;
+const QUARANTINE_RETRY_MS = 5_000;
 
 /** Runs a node until it is told to stop or its child ends; resolves to the exit code. */
 export const runNode: RunNode = async (config, options) => {
@@ -128,6 +129,10 @@ class Node {
       spinMs: config.fuse.spinMs,
       logger,
       log: config.log,
+      keepAside: {
+        maxCount: config.data.keptCopies,
+        maxBytes: config.data.keptCopiesMaxSizeMegabytes * 1024 * 1024,
+      },
       onFatal: (error) => {
         logger.error("the mount thread failed", { error: errorText(error) });
         this.#fatal.resolve(EXIT_FATAL);
@@ -251,6 +256,7 @@ class Node {
       setInterval(() => {
         engine.lagMs = lag.lagMs();
       }, LAG_REFRESH_MS),
+      setInterval(() => this.#retryQuarantined(engine), QUARANTINE_RETRY_MS),
     );
     if (retentionMs <= 0 || retentionMonitorIntervalMs <= 0) return;
     this.#timers.push(
@@ -263,6 +269,15 @@ class Node {
         Math.min(retentionMonitorIntervalMs, TIMER_MAX_MS),
       ),
     );
+  }
+
+  /** A disk that was full may have space again; nobody should have to restart the node for that. */
+  #retryQuarantined(engine: MountClient): void {
+    const isAny = [...engine.databases.values()].some(({ status }) => status === "quarantined");
+    if (!isAny) return;
+    engine.retryQuarantined().catch((error: unknown) => {
+      this.#logger.warn("cannot open quarantined databases again", { error: errorText(error) });
+    });
   }
 
   /** Runs the application; resolves when it has ended. Without one the node just stays. */

@@ -29,6 +29,8 @@ export interface DataConfig {
   readonly compress: boolean;
   readonly retentionMs: number;
   readonly retentionMonitorIntervalMs: number;
+  readonly keptCopies: number;
+  readonly keptCopiesMaxSizeMegabytes: number;
 }
 
 export interface FuseConfig {

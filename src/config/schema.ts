@@ -70,6 +70,21 @@ const data: readonly Option[] = [
     default: "1m",
     meaning: "How often old transaction files are looked for; 0 keeps them all.",
   },
+  {
+    key: "data.kept-copies",
+    kind: "integer",
+    default: 4,
+    meaning:
+      "How many copies of what was diverged or quarantined are kept beside each database; not in LiteFS.",
+  },
+  {
+    key: "data.kept-copies-max-size",
+    kind: "integer",
+    unit: "Megabytes",
+    default: 10240,
+    meaning:
+      "How many megabytes those copies of one database may take; the newest stays, 0 means no limit; not in LiteFS.",
+  },
 ];
 
 const fuse: readonly Option[] = [

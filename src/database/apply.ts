@@ -208,10 +208,10 @@ function writeToFile(db: Database, accepted: readonly ReceivedTransaction[]): vo
 }
 
 function fallBehind(db: Database, error: unknown): void {
-  db.quarantine(
-    `its file could not be brought to ${formatPosition(db.position)} (${errorText(error)}); ` +
-      "mend the disk and restart the node, which completes it from the log",
-  );
+  // The log says of itself what is wrong with it.
+  if (db.status === "quarantined") return;
+  const position = formatPosition(db.position);
+  db.quarantine(`its file could not be brought to ${position}: ${errorText(error)}`, "disk");
 }
 
 /** PENDING keeps new readers out while those that are there finish. */

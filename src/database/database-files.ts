@@ -14,6 +14,10 @@ export class DatabaseFiles {
   readonly #open = new Map<FileKind, OpenFile>();
   /** A file was created or removed, and a power cut may still undo that. */
   #namesChanged = false;
+  /** What is read here cannot be trusted any more: whoever has a file open gets an error. */
+  isRevoked = false;
+  /** The database file, or the names, could not be synced: any page written since may be lost. */
+  onSyncFailed: (error: unknown) => void = () => undefined;
 
   constructor(files: Files, directory: string) {
     this.files = files;
@@ -67,13 +71,24 @@ export class DatabaseFiles {
    */
   syncNames(): void {
     if (!this.#namesChanged) return;
-    this.files.syncDirectory(this.directory);
+    try {
+      this.files.syncDirectory(this.directory);
+    } catch (error) {
+      this.onSyncFailed(error);
+      throw error;
+    }
     this.#namesChanged = false;
   }
 
   /** The database file, and that it exists, survive a power cut when this returns. */
   syncDatabase(): void {
-    this.get("database")?.sync();
+    const file = this.get("database");
+    try {
+      file?.sync();
+    } catch (error) {
+      this.onSyncFailed(error);
+      throw error;
+    }
     this.syncNames();
   }
 
@@ -83,7 +98,7 @@ export class DatabaseFiles {
    * old one without a moment in between.
    */
   retire(nextDatabase?: string): DatabaseFiles {
-    const next = new DatabaseFiles(this.files, this.directory);
+    const next = this.successor();
     for (const kind of ["journal", "wal", "shm", "database"] as const) {
       this.get(kind);
       if (kind !== "database" || nextDatabase === undefined) {
@@ -102,6 +117,13 @@ export class DatabaseFiles {
     this.#open.delete(kind);
     this.files.rename(from, this.pathOf(kind));
     this.#namesChanged = true;
+  }
+
+  /** What stands under the names from now on; whoever has a file open keeps it through this. */
+  successor(): DatabaseFiles {
+    const next = new DatabaseFiles(this.files, this.directory);
+    next.onSyncFailed = this.onSyncFailed;
+    return next;
   }
 
   closeAll(): void {

@@ -11,8 +11,10 @@ import type { DatabaseHost, KernelCache } from "./host.ts";
 import { noKernelCache } from "./host.ts";
 import type { TransactionLog } from "./log/transaction-log.ts";
 import type { OpenTransaction } from "./open-transaction.ts";
+import { outcomeOf } from "./outcome.ts";
 import type { Outcome } from "./outcome.ts";
 import { PageStore } from "./page-store.ts";
+import { writeQuarantineMark } from "./quarantine-mark.ts";
 import { RollbackCapture } from "./rollback-capture.ts";
 import { invalidatePages } from "./stale-pages.ts";
 import { WalCapture } from "./wal-capture.ts";
@@ -25,7 +27,12 @@ export interface WriteCounters {
   shmWrites: number;
   commits: number;
   ltxReaped: number;
+  quarantines: number;
+  heals: number;
 }
+
+/** Whether the content is wrong, or the disk has only failed to do what was asked. */
+export type QuarantineCause = "damage" | "disk";
 
 /**
  * One replicated database: what applications do to its files comes in here, and transactions come
@@ -49,11 +56,14 @@ export class Database implements WalCaptureOwner {
     shmWrites: 0,
     commits: 0,
     ltxReaped: 0,
+    quarantines: 0,
+    heals: 0,
   };
   status: DatabaseStatus = "ok";
   reason = "";
   /** Set when SQLite was told of an error after the commit was captured: see `finish`. */
   suspect = false;
+  quarantineCause: QuarantineCause = "damage";
 
   constructor(name: string, host: DatabaseHost, files: DatabaseFiles, log: TransactionLog) {
     this.name = name;
@@ -61,6 +71,14 @@ export class Database implements WalCaptureOwner {
     this.files = files;
     this.log = log;
     this.store = new PageStore(files);
+    files.onSyncFailed = (error) => this.#pagesMayBeLost(error);
+    log.onFailed = (error) => {
+      this.quarantine(`its log cannot be made durable: ${errorText(error)}`, "disk");
+    };
+    log.onRewritten = (segment, error) => {
+      const fields = { db: name, segment, error: errorText(error) };
+      host.logger.error("the disk has failed to keep a segment of the log, it was copied", fields);
+    };
     this.wal = new WalCapture(this, this.store);
     this.#rollback = new RollbackCapture(this);
     this.store.pageSize = log.state.pageSize;
@@ -71,12 +89,73 @@ export class Database implements WalCaptureOwner {
     return this.log.position;
   }
 
-  /** Serves no more: its files stay as they are, for whoever mends it. */
-  quarantine(reason: string): void {
+  /**
+   * Serves no more: its files stay as they are, for whoever mends it, and whoever has them open gets
+   * errors. What the disk has failed may work again later, see `reopenDatabase`.
+   */
+  quarantine(reason: string, cause: QuarantineCause = "damage"): void {
+    this.files.isRevoked = true;
+    this.store.abandonSnapshots();
+    const isKnown = this.status === "quarantined" && this.reason === reason;
+    if (this.status !== "quarantined") this.counters.quarantines++;
     this.status = "quarantined";
     this.reason = reason;
-    this.host.logger.error("database quarantined", { db: this.name, reason });
+    this.quarantineCause = cause;
+    if (!isKnown) this.host.logger.error("database quarantined", { db: this.name, reason });
+    // The kernel must ask us for every page again. Not of the wal-index: whoever has it mapped would
+    // be killed by the answer.
+    for (const kind of ["database", "journal", "wal"] as const) this.kernel.invalidate(kind, 0, 0);
     this.host.changed(this.name);
+  }
+
+  /** Damage that the next start would not see without reading the whole database. */
+  condemn(reason: string): void {
+    this.quarantine(reason);
+    const { files, directory } = this.files;
+    writeQuarantineMark(files, directory, reason, this.host.logger);
+  }
+
+  /** Goes on with other files under the same names; who has the old ones open has them no longer. */
+  startAnew(): void {
+    const old = this.files;
+    old.isRevoked = true;
+    this.files = old.successor();
+    this.store.files = this.files;
+    this.host.retired(old);
+    this.store.abandonSnapshots();
+    this.store.frames.reset();
+    this.store.checksums.clear();
+    this.wal.setHeader(undefined);
+    this.#rollback.forget();
+    this.suspect = false;
+  }
+
+  /** It is as it should be again. */
+  released(): void {
+    const wasQuarantined = this.status === "quarantined";
+    this.status = this.log.txid > 0 && this.store.pageCount === 0 ? "deleted" : "ok";
+    this.reason = "";
+    if (wasQuarantined) {
+      this.counters.heals++;
+      this.host.logger.info("database serves again", { db: this.name });
+      for (const kind of ["database", "journal", "wal", "shm"] as const) {
+        this.kernel.invalidateName(kind);
+      }
+    }
+    this.host.changed(this.name);
+  }
+
+  /**
+   * Linux reports once that it could not write pages back, and then takes them for written. Those
+   * in the WAL are written again from there; what else may be gone, the log has.
+   */
+  #pagesMayBeLost(error: unknown): void {
+    const { frames } = this.store;
+    if (frames.count > 0 && this.log.state.durableTxid >= frames.baseTxid) {
+      frames.forgetWritten();
+      return;
+    }
+    this.quarantine(`its file cannot be made durable: ${errorText(error)}`, "disk");
   }
 
   write(kind: FileKind, offset: number, data: Uint8Array, start: number, length: number): Outcome {
@@ -116,26 +195,35 @@ export class Database implements WalCaptureOwner {
     if (file === undefined || kind === "shm") return "ok";
     // After a power cut the log alone is read: what it holds need not be durable in the WAL as well.
     if (kind === "wal") {
-      this.log.sync();
-      return "ok";
+      this.#syncLog();
+    } else if (kind === "journal") {
+      file.sync();
+      this.files.syncNames();
+      this.#rollback.journalSynced();
+    } else {
+      this.files.syncDatabase();
+      this.#rollback.databaseSynced();
     }
-    file.sync();
-    this.files.syncNames();
-    if (kind === "database") this.#rollback.databaseSynced();
-    else this.#rollback.journalSynced();
     return "ok";
   }
 
   unlink(kind: FileKind): Outcome {
     if (this.status === "quarantined") return "io";
     if (kind === "database") return this.drop();
-    if (kind === "journal") {
-      const outcome = this.#rollback.journalEnds();
-      if (outcome !== "ok") return outcome;
-    }
+    if (kind === "journal") return this.#rollback.journalEnds(() => this.files.remove(kind));
     if (kind === "wal") this.#forgetWal();
     this.files.remove(kind);
     return "ok";
+  }
+
+  /** SQLite takes a transaction for rolled back whose sync has failed; the log has it. */
+  #syncLog(): void {
+    try {
+      this.log.sync();
+    } catch (error) {
+      this.suspect = true;
+      throw error;
+    }
   }
 
   // The database file and its rollback journal, see RollbackCapture.
@@ -200,9 +288,17 @@ export class Database implements WalCaptureOwner {
   #writeWal(offset: number, data: Uint8Array, start: number, length: number): Outcome {
     this.counters.walWrites++;
     if (!this.host.isPrimary()) return "read-only";
-    const outcome = this.wal.write(offset, data, start, length, this.files.getOrCreate("wal"));
-    if (outcome !== "ok") this.suspect = true;
+    let outcome: Outcome = "io";
+    try {
+      outcome = this.wal.write(offset, data, start, length, this.files.getOrCreate("wal"));
+    } finally {
+      if (outcome !== "ok") this.suspect = true;
+    }
     return outcome;
+  }
+
+  walIsUnsound(error: unknown): void {
+    this.quarantine(`a refused commit cannot be taken out of its WAL: ${errorText(error)}`, "disk");
   }
 
   commitWal(open: OpenTransaction, header: WalHeader, pageCount: number): Outcome {
@@ -218,13 +314,15 @@ export class Database implements WalCaptureOwner {
       salt1: header.salt1,
       salt2: header.salt2,
     };
+    const baseTxid = this.log.txid;
     let changed: boolean;
     try {
       changed = appendCommit(this.store, this.log, this.newCommit(open, pageCount, range));
     } catch (error) {
       this.host.logger.error("commit failed", { db: this.name, error: errorText(error) });
-      return "io";
+      return outcomeOf(error);
     }
+    if (this.store.frames.count === 0) this.store.frames.baseTxid = baseTxid;
     adoptPages(this.store, open, pageCount);
     for (let i = 0; i < open.frameCount; i++) this.store.frames.append(open.pgnoOfFrame(i));
     if (changed) this.committed();
@@ -263,7 +361,7 @@ export class Database implements WalCaptureOwner {
         this.appendDeletion();
       } catch (error) {
         this.host.logger.error("drop failed", { db: this.name, error: errorText(error) });
-        return "io";
+        return outcomeOf(error);
       }
       this.counters.commits++;
     }

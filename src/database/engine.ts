@@ -67,6 +67,9 @@ export interface DatabaseCounters {
   readonly ltxCount: number;
   readonly ltxBytes: number;
   readonly ltxReaped: number;
+  /** How often it was quarantined, and how often it served again, since the start. */
+  readonly quarantines: number;
+  readonly heals: number;
 }
 
 /** An LTX file that is read in pieces, because it is large. */

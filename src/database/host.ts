@@ -1,4 +1,5 @@
 import type { Logger } from "../lib/log.ts";
+import type { KeepAsideLimits } from "./keep-aside.ts";
 import type { DatabaseFiles, FileKind } from "./database-files.ts";
 
 /** What the databases of a node share; owned by the mount thread. */
@@ -8,6 +9,8 @@ export interface DatabaseHost {
   readonly nodeId: bigint;
   nowMs(): number;
   readonly logger: Logger;
+  /** How much of what was replaced is kept beside each database. */
+  readonly keepAside: KeepAsideLimits;
   /** The position of a database has moved, or its status has changed. */
   changed(name: string): void;
   /** A dropped database's files: to be closed when nobody has them open any more. */

@@ -113,7 +113,8 @@ export class LocalWal {
 
   /** The frames appended so far become committed in this node's view. */
   commit(): void {
-    const { store, wal } = this.#db;
+    const { store, wal, log } = this.#db;
+    if (store.frames.count === 0) store.frames.baseTxid = log.txid - 1;
     for (const pgno of this.#pending) store.frames.append(pgno);
     this.#pending.length = 0;
     wal.appended(this.#checksum.s0, this.#checksum.s1);

@@ -1,7 +1,8 @@
 import * as path from "node:path";
-import { errorText, FormatError } from "../lib/errors.ts";
+import { errorCode, errorText, FormatError } from "../lib/errors.ts";
 import { formatPosition } from "../lib/position.ts";
 import { decodeHeader, LTX_HEADER_SIZE } from "../ltx/header.ts";
+import { checkReplay } from "./check-replay.ts";
 import { DatabaseFiles } from "./database-files.ts";
 import { Database } from "./database.ts";
 import type { Files, OpenFile } from "./files.ts";
@@ -16,6 +17,9 @@ import {
 } from "./log/record.ts";
 import { TransactionLog } from "./log/transaction-log.ts";
 import { applyLtxToFile } from "./ltx-to-file.ts";
+import { isSystemError } from "./outcome.ts";
+import { readQuarantineMark } from "./quarantine-mark.ts";
+import { remedyFor } from "./remedy.ts";
 import { removeObsoleteSnapshots, snapshotFileName } from "./snapshot-file.ts";
 import {
   checksumFile,
@@ -29,7 +33,8 @@ import {
  * position of its log. The log alone decides: the WAL holds nothing that the log does not hold, so
  * what the file lacks comes from the log, and the WAL goes.
  *
- * Anything that does not fit together quarantines this database, with its files untouched.
+ * Anything that does not fit together quarantines this database, with its files untouched. Nothing
+ * is thrown: the other databases have nothing to do with it.
  */
 export function openDatabase(
   name: string,
@@ -39,15 +44,14 @@ export function openDatabase(
 ): Database {
   const logDirectory = path.join(directory, "log");
   const databaseFiles = new DatabaseFiles(files, directory);
-  finishLogSwap(files, directory);
   let log: TransactionLog;
   try {
+    finishLogSwap(files, directory);
     log = TransactionLog.open(files, logDirectory);
   } catch (error) {
-    // An empty log in a place of its own stands in, so that the damaged one stays as it is.
-    const stand = TransactionLog.open(files, path.join(directory, "quarantine-log"));
+    const stand = TransactionLog.standIn(files, logDirectory, error);
     const database = new Database(name, host, databaseFiles, stand);
-    database.quarantine(errorText(error));
+    quarantineBy(database, error);
     return database;
   }
   if (log.tornBytes > 0) {
@@ -59,11 +63,44 @@ export function openDatabase(
   }
   const database = new Database(name, host, databaseFiles, log);
   try {
+    refuseMarked(database);
     recover(database);
   } catch (error) {
-    database.quarantine(errorText(error));
+    quarantineBy(database, error);
   }
   return database;
+}
+
+/**
+ * Opens a quarantined database again: the disk may have come back, or somebody has mended the
+ * files. Whoever had it open must open it anew. Returns whether it serves.
+ */
+export function reopenDatabase(db: Database): boolean {
+  db.startAnew();
+  try {
+    finishLogSwap(db.files.files, db.files.directory);
+    db.log.retry();
+    refuseMarked(db);
+    recover(db);
+  } catch (error) {
+    quarantineBy(db, error);
+    return false;
+  }
+  db.released();
+  return true;
+}
+
+function refuseMarked(db: Database): void {
+  const reason = readQuarantineMark(db.files.files, db.files.directory);
+  if (reason !== undefined) throw new FormatError("DATABASE_DAMAGED", reason);
+}
+
+/** What the disk has failed may work later; damage stays. */
+function quarantineBy(db: Database, error: unknown): void {
+  const code = errorCode(error) ?? "";
+  if (["EISDIR", "ENOTDIR", "ELOOP"].includes(code)) {
+    db.quarantine(`a file is not what it should be: ${errorText(error)}; ${remedyFor(db.name)}`);
+  } else db.quarantine(errorText(error), isSystemError(error) ? "disk" : "damage");
 }
 
 function recover(db: Database): void {
@@ -106,6 +143,9 @@ function bringForward(db: Database): void {
   const hasFile = files.size("database") > 0;
   const from = hasFile ? Math.min(state.durableTxid, log.txid - 1) : 0;
   if (!hasFile && state.durableTxid > 0) checkReachesBack(db);
+  // Without syncs a power cut may leave a file of any size, all of which is read below.
+  const isSizeKnown = !(log.isUnsynced && log.isNewBoot);
+  checkReplay(db, from, isSizeKnown ? files.size("database") : Infinity);
   const file = files.getOrCreate("database");
   let applied = 0;
   for (const segment of log.segmentPathsAfter(from)) {
@@ -119,8 +159,8 @@ function bringForward(db: Database): void {
   } else if (file.size() < sizeBytes) {
     throw new FormatError(
       "DATABASE_DAMAGED",
-      `database "${db.name}" has ${file.size()} bytes, its log says ${sizeBytes}; restore the ` +
-        `file, or on a replica remove its directory to fetch a new copy`,
+      `database file ${files.pathOf("database")} has ${file.size()} bytes, its log says ` +
+        `${sizeBytes}; ${remedyFor(db.name)}`,
     );
   }
   if (log.isUnsynced && log.isNewBoot) checkPages(db, file);
@@ -139,8 +179,8 @@ function checkReachesBack(db: Database): void {
   if (isWhole && !isOnlyBase(db, first)) return;
   throw new FormatError(
     "DATABASE_DAMAGED",
-    `the file of database "${db.name}" is gone or empty, and its log does not hold all of it; ` +
-      `restore the file, or on a replica remove its directory to fetch a new copy`,
+    `database file ${db.files.pathOf("database")} is gone or empty, and its log does not hold all ` +
+      `of it; ${remedyFor(db.name)}`,
   );
 }
 
@@ -168,9 +208,9 @@ function checkPages(db: Database, file: OpenFile): void {
   if (sum.hi === log.checksumHi && sum.lo === log.checksumLo) return;
   throw new FormatError(
     "DATABASE_DAMAGED",
-    `database "${db.name}" differs from its log at ${formatPosition(db.position)}: the power went ` +
-      "while it was written with synchronous=OFF; restore it, or move its log directory away to " +
-      "keep the file as it is, or on a replica remove its directory to fetch a new copy",
+    `database file ${db.files.pathOf("database")} differs from its log at ` +
+      `${formatPosition(db.position)}: the power went while it was written with synchronous=OFF; ` +
+      remedyFor(db.name),
   );
 }
 
@@ -181,7 +221,8 @@ function checkHeader(db: Database, file: OpenFile): void {
   const what = header instanceof FormatError ? errorText(header) : "its page size has changed";
   throw new FormatError(
     "DATABASE_DAMAGED",
-    `database "${db.name}" is damaged: ${what}; its log stands at ${formatPosition(db.position)}`,
+    `database file ${db.files.pathOf("database")} is damaged: ${what}; its log stands at ` +
+      `${formatPosition(db.position)}; ${remedyFor(db.name)}`,
   );
 }
 
@@ -201,7 +242,7 @@ function applySegment(db: Database, name: string, file: OpenFile, after: number)
         throw new FormatError(
           "LOG_DAMAGED",
           `transaction log ${name} is damaged: the record at offset ${offset} is unreadable; ` +
-            `restore the file, or remove the database's directory on a replica to fetch a new copy`,
+            remedyFor(db.name),
         );
       }
       const payload = offset + RECORD_HEADER_SIZE;

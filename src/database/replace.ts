@@ -7,13 +7,12 @@ import type { FileKind } from "./database-files.ts";
 import type { Database } from "./database.ts";
 import type { ApplyResult } from "./engine.ts";
 import type { DaemonLocks, Job } from "./host.ts";
+import { DATABASE_PARTS, keepAside, limitKept } from "./keep-aside.ts";
 import type { LocalWal } from "./local-wal.ts";
 import { applyLtxToFile, readLtxFile } from "./ltx-to-file.ts";
+import { isSystemError } from "./outcome.ts";
 import { snapshotFileName } from "./snapshot-file.ts";
 import { TransactionLog } from "./log/transaction-log.ts";
-
-/** Logs of abandoned histories that are kept beside the database. */
-const KEPT_HISTORIES = 4;
 
 /** How the pages of a snapshot take the place of what is there, and whom that locks out. */
 type Way =
@@ -29,7 +28,8 @@ type Way =
 /**
  * Replaces a replica's database by a snapshot of the primary. The snapshot file stays beside the
  * log until the database file has its pages, so a crash at any point ends with the new content.
- * Transactions of the history that ends here are kept in `diverged/`.
+ * Transactions of the history that ends here are kept in `diverged/`, a damaged database in
+ * `quarantine/`.
  */
 export function* applySnapshot(
   db: Database,
@@ -38,28 +38,30 @@ export function* applySnapshot(
   receivedPath: string,
 ): Job<ApplyResult> {
   const summary = verifySnapshot(db, receivedPath);
+  // As long as nothing has changed, a disk that fails costs no more than another attempt.
+  const path = prepareReplacement(db, summary, receivedPath);
+  if (db.status === "quarantined") {
+    db.startAnew();
+    local.forgetIndex();
+  }
   const way = wayFor(db, locks, summary);
   try {
     yield* lockOut(locks, way);
     try {
-      replace(db, local, summary, receivedPath, way);
+      replace(db, local, summary, path, way);
       if (way === "through the WAL") yield* local.publish();
       else if (way === "under the WAL") yield* local.startOver();
       else yield (resume) => db.kernel.settled(resume);
     } catch (error) {
       local.rollback();
-      db.quarantine(
-        `it could not be replaced by a snapshot (${errorText(error)}); mend the disk and restart ` +
-          "the node, which completes it or fetches the snapshot again",
-      );
+      const cause = isSystemError(error) ? "disk" : "damage";
+      db.quarantine(`it could not be replaced by a snapshot: ${errorText(error)}`, cause);
       return { kind: "quarantined", reason: db.reason };
     }
   } finally {
     unlock(locks, way);
   }
-  db.status = summary.header.commit === 0 ? "deleted" : "ok";
-  db.reason = "";
-  db.host.changed(db.name);
+  db.released();
   return { kind: "applied", position: db.position };
 }
 
@@ -86,15 +88,9 @@ function unlock(locks: DaemonLocks, way: Way): void {
   if (way === "under the WAL") locks.unlock("shm", WAL_WRITE_LOCK, WAL_READ4_LOCK);
 }
 
-function replace(
-  db: Database,
-  local: LocalWal,
-  summary: LtxSummary,
-  receivedPath: string,
-  way: Way,
-): void {
+function replace(db: Database, local: LocalWal, summary: LtxSummary, path: string, way: Way): void {
   db.store.abandonSnapshots();
-  const path = adoptSnapshotFile(db, summary, receivedPath);
+  exchangeLogs(db);
   if (way === "through the WAL") replaceThroughWal(db, local, path, summary);
   else replaceInPlace(db, local, path, summary, way === "under the WAL");
 }
@@ -111,8 +107,8 @@ function verifySnapshot(db: Database, path: string): LtxSummary {
   }
 }
 
-/** From here on the log says that the snapshot is the database. */
-function adoptSnapshotFile(db: Database, summary: LtxSummary, receivedPath: string): string {
+/** Puts everything in place that the exchange needs. */
+function prepareReplacement(db: Database, summary: LtxSummary, receivedPath: string): string {
   const { files } = db.files;
   const { header, trailer } = summary;
   const path = db.files.pathOf(snapshotFileName(header.maxTxid));
@@ -138,47 +134,33 @@ function adoptSnapshotFile(db: Database, summary: LtxSummary, receivedPath: stri
   const next = TransactionLog.open(files, db.files.pathOf("log.new"));
   next.appendBase(position, state);
   next.close();
+  return path;
+}
+
+/** From here on the log says that the snapshot is the database. */
+function exchangeLogs(db: Database): void {
+  const { files } = db.files;
   keepHistory(db);
   files.rename(db.files.pathOf("log.new"), db.files.pathOf("log"));
   files.syncDirectory(db.files.directory);
   db.log.reopen(db.files.pathOf("log"));
-  return path;
 }
 
-/** What this node alone may have is never destroyed; old histories go when there are too many. */
+/** What this node alone may have, or what somebody may want to look into, is never destroyed. */
 function keepHistory(db: Database): void {
   const { files } = db.files;
-  const directory = db.files.pathOf("log");
   const isDamaged = db.status === "quarantined";
-  db.log.close();
-  if (files.list(directory).length === 0 || (!isDamaged && db.log.txid === 0)) {
-    files.removeDirectory(directory);
-    if (!isDamaged) return;
+  if (isDamaged) {
+    db.log.release();
+    const kept = keepAside(db, "quarantine", DATABASE_PARTS);
+    db.host.logger.warn("kept what was quarantined", { db: db.name, reason: db.reason, kept });
+  } else {
+    db.log.close();
+    const directory = db.files.pathOf("log");
+    if (files.list(directory).length > 0 && db.log.txid > 0) keepAside(db, "diverged", ["log"]);
+    else files.removeDirectory(directory);
   }
-  const kept = db.files.pathOf("diverged");
-  const name = `${String(db.host.nowMs()).padStart(15, "0")}-${db.log.txid.toString(16)}`;
-  if (isDamaged) keepDamaged(db, `${kept}/${name}`);
-  else {
-    files.mkdir(kept);
-    files.rename(directory, `${kept}/${name}`);
-  }
-  files.syncDirectory(kept);
-  for (const old of files.list(kept).sort().slice(0, -KEPT_HISTORIES)) {
-    files.removeDirectory(`${kept}/${old}`);
-  }
-}
-
-/** Nobody can say what of a damaged database is worth something, so all of it is kept. */
-function keepDamaged(db: Database, kept: string): void {
-  const { files } = db.files;
-  files.mkdir(kept);
-  db.files.closeAll();
-  for (const name of ["log", "database", "journal", "wal", "ltx"]) {
-    const source = db.files.pathOf(name);
-    const exists = files.list(source).length > 0 || files.size(source) !== undefined;
-    if (exists) files.rename(source, `${kept}/${name}`);
-  }
-  files.syncDirectory(kept);
+  limitKept(files, db.files.directory, db.host.keepAside);
 }
 
 function replaceInPlace(

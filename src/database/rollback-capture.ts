@@ -8,6 +8,7 @@ import type { Database } from "./database.ts";
 import { DirtyPages } from "./dirty-pages.ts";
 import type { OpenFile } from "./files.ts";
 import { rollBackJournal } from "./journal-rollback.ts";
+import { outcomeOf } from "./outcome.ts";
 import type { Outcome } from "./outcome.ts";
 import {
   AllPages,
@@ -113,7 +114,7 @@ export class RollbackCapture {
    */
   endLooseWrites(): Outcome {
     if (!this.#loose || this.#journalHot) return "ok";
-    return this.#commitDirty();
+    return this.#commitDirty(() => undefined);
   }
 
   // The database file.
@@ -195,11 +196,12 @@ export class RollbackCapture {
 
   writeJournal(offset: number, data: Uint8Array, start: number, length: number): Outcome {
     if (!this.#db.host.isPrimary()) return "read-only";
+    const journal = this.#db.files.getOrCreate("journal");
+    const write = (): void => journal.writeAt(data, start, length, offset);
     if (offset === 0 && length >= JOURNAL_HEADER_SIZE && isZeroHeader(data, start)) {
-      const outcome = this.journalEnds();
-      if (outcome !== "ok") return outcome;
+      return this.journalEnds(write);
     }
-    this.#db.files.getOrCreate("journal").writeAt(data, start, length, offset);
+    write();
     this.#journalSynced = false;
     if (offset === 0 && length >= JOURNAL_MAGIC_SIZE && isHotJournalHeader(data, start)) {
       this.#journalHot = true;
@@ -208,28 +210,45 @@ export class RollbackCapture {
   }
 
   truncateJournal(sizeBytes: number): Outcome {
-    if (sizeBytes < JOURNAL_HEADER_SIZE) {
-      const outcome = this.journalEnds();
-      if (outcome !== "ok") return outcome;
-    }
-    this.#db.files.getOrCreate("journal").truncate(sizeBytes);
+    const cut = (): void => this.#db.files.getOrCreate("journal").truncate(sizeBytes);
+    if (sizeBytes < JOURNAL_HEADER_SIZE) return this.journalEnds(cut);
+    cut();
     return "ok";
   }
 
-  /** The commit point of the rollback modes, and equally the end of a rollback. */
-  journalEnds(): Outcome {
-    if (!this.#journalHot) return "ok";
-    const outcome = this.#commitDirty();
+  /**
+   * The commit point of the rollback modes, and equally the end of a rollback. `end` does to the
+   * journal what SQLite wants done; the log comes first, and when `end` fails and the journal is as
+   * good as before, the log takes the transaction back, because SQLite will.
+   */
+  journalEnds(end: () => void): Outcome {
+    if (!this.#journalHot) {
+      end();
+      return "ok";
+    }
+    const outcome = this.#commitDirty(end);
     if (outcome === "ok") this.#journalHot = false;
     return outcome;
   }
 
+  /** Whether SQLite would play the journal back that is there now. */
+  #isJournalIntact(): boolean {
+    try {
+      const header = new Uint8Array(JOURNAL_MAGIC_SIZE);
+      const count = this.#db.files.get("journal")?.readAt(header, 0, header.length, 0) ?? 0;
+      return count === header.length && isHotJournalHeader(header, 0);
+    } catch {
+      return false;
+    }
+  }
+
   // The commit.
 
-  #commitDirty(): Outcome {
+  #commitDirty(end: () => void): Outcome {
     const { files, host, name, store } = this.#db;
     const dirty = this.#dirty;
     if (dirty.isEmpty) {
+      end();
       this.#loose = false;
       return "ok";
     }
@@ -240,6 +259,7 @@ export class RollbackCapture {
     if (header instanceof FormatError) {
       // The first transaction of a new database was rolled back.
       if (sizeBytes === 0 && store.pageCount === 0) {
+        end();
         dirty.reset();
         this.#loose = false;
         return "ok";
@@ -251,34 +271,53 @@ export class RollbackCapture {
     const pageCount = databasePageCount(header, sizeBytes);
     const changesPageSize = header.pageSize !== store.pageSize && store.pageCount > 0;
     try {
-      if (dirty.isWhole || changesPageSize) this.#commitWhole(header.pageSize, pageCount);
-      else this.#commitPages(pageCount);
+      if (dirty.isWhole || changesPageSize) {
+        this.#commitWhole(header.pageSize, pageCount);
+        end();
+      } else this.#commitPages(pageCount, end);
     } catch (error) {
       host.logger.error("commit failed", { db: name, error: errorText(error) });
-      return "io";
+      return outcomeOf(error);
     }
     dirty.reset();
     this.#loose = false;
     return "ok";
   }
 
-  #commitPages(pageCount: number): void {
+  #commitPages(pageCount: number, end: () => void): void {
     const { files, log, store } = this.#db;
     const dirty = this.#dirty;
     dirty.seal(pageCount);
+    const mark = log.mark();
     const changed = appendCommit(store, log, this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE));
     if (!changed) {
-      if (!log.isLoose) return;
-      files.syncDatabase();
-      log.sync();
-      log.noteDurable(log.txid, "now");
+      if (log.isLoose) {
+        files.syncDatabase();
+        log.sync();
+        log.noteDurable(log.txid, "now");
+      }
+      end();
       return;
+    }
+    let failure: { readonly error: unknown } | undefined;
+    try {
+      this.#makeDurable();
+      end();
+    } catch (error) {
+      if (this.#journalHot && this.#isJournalIntact()) {
+        log.truncateTo(mark);
+        throw error;
+      }
+      // Nobody takes it back, so it is committed, whatever SQLite is told.
+      failure = { error };
     }
     // The file is cut next, and nobody asks then.
     store.preserveBeyond(pageCount);
     adoptPages(store, dirty, pageCount);
-    this.#makeDurable();
     this.#db.committed();
+    if (failure === undefined) return;
+    this.forget();
+    throw failure.error;
   }
 
   /**

@@ -16,6 +16,8 @@ import type { PageStore } from "./page-store.ts";
 export interface WalCaptureOwner {
   /** The open transaction is complete. Anything but "ok" refuses it. */
   commitWal(open: OpenTransaction, header: WalHeader, pageCount: number): Outcome;
+  /** A commit that was refused may be found in the WAL by whoever recovers it. */
+  walIsUnsound(error: unknown): void;
   /** The WAL starts over: what it held must be in the database file before that. */
   beforeWalReset(): void;
 }
@@ -48,6 +50,7 @@ export class WalCapture {
   #writtenFrames = 0;
   /** Frame of a refused commit, until SQLite writes a frame from its start again; or -1. */
   #refusedFrame = -1;
+  #refusal: Outcome = "io";
 
   constructor(owner: WalCaptureOwner, store: PageStore) {
     this.#owner = owner;
@@ -97,7 +100,7 @@ export class WalCapture {
       // The kernel may send one write in two. When we refuse the second, write(2) tells SQLite of
       // a short write, and SQLite tries the rest again: it must be refused as often as it comes.
       if (inFrame === 0) this.#refusedFrame = -1;
-      else if (frame === this.#refusedFrame) return "io";
+      else if (frame === this.#refusedFrame) return this.#refusal;
       if (inFrame === 0 && length === FRAME_HEADER_SIZE) {
         return this.#writeFrameHeader(frame, offset, data, start, file);
       }
@@ -153,7 +156,7 @@ export class WalCapture {
     } else {
       const outcome = this.#commit(commit);
       if (outcome !== "ok") {
-        this.#invalidate(file, frame);
+        this.#invalidate(file, frame, outcome);
         return outcome;
       }
     }
@@ -229,7 +232,7 @@ export class WalCapture {
       }
       const outcome = this.#commit(commit);
       if (outcome !== "ok") {
-        this.#invalidate(file, index);
+        this.#invalidate(file, index, outcome);
         return outcome;
       }
     }
@@ -240,10 +243,15 @@ export class WalCapture {
    * The bytes of a refused commit are in the file already, and the kernel may have either half in
    * its page cache. With both halves gone here, no later recovery by SQLite can find a valid frame.
    */
-  #invalidate(file: OpenFile, frame: number): void {
+  #invalidate(file: OpenFile, frame: number, refusal: Outcome): void {
     this.#refusedFrame = frame;
+    this.#refusal = refusal;
     const offset = WAL_HEADER_SIZE + frame * this.#frameSize;
-    file.writeAt(new Uint8Array(this.#frameSize), 0, this.#frameSize, offset);
+    try {
+      file.writeAt(new Uint8Array(this.#frameSize), 0, this.#frameSize, offset);
+    } catch (error) {
+      this.#owner.walIsUnsound(error);
+    }
     this.#open.truncate(frame);
     this.#writtenFrames = Math.min(this.#writtenFrames, frame);
   }

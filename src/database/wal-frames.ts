@@ -7,6 +7,8 @@ export class WalFrames {
   #newest = new Map<number, number>();
   /** Pages whose newest version the database file does not have yet. */
   readonly unwritten: Set<number> = new Set<number>();
+  /** Where the database stood before the first of the frames. */
+  baseTxid = 0;
   count = 0;
 
   append(pgno: number): void {
@@ -19,6 +21,11 @@ export class WalFrames {
     this.#newest.set(pgno, this.count);
     this.unwritten.add(pgno);
     this.count++;
+  }
+
+  /** The database file may have lost any page of these frames: all of them are to be written again. */
+  forgetWritten(): void {
+    for (const pgno of this.#newest.keys()) this.unwritten.add(pgno);
   }
 
   /** Frame index of the newest version of a page, or -1 when the WAL does not hold it. */

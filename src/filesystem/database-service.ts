@@ -13,7 +13,8 @@ import type { VerifyResult } from "../database/engine.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
 import { settleAfterDemotion } from "../database/demote.ts";
-import { openDatabase } from "../database/recover.ts";
+import type { KeepAsideLimits } from "../database/keep-aside.ts";
+import { openDatabase, reopenDatabase } from "../database/recover.ts";
 import { applyLtxFile } from "../database/apply-file.ts";
 import { Snapshot } from "../database/snapshot.ts";
 import type { DatabaseEntry } from "./entry.ts";
@@ -55,6 +56,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   readonly fileSystem: LitefsFileSystem;
   readonly logger: Logger;
   readonly nodeId: bigint;
+  readonly keepAside: KeepAsideLimits;
   onStop: () => void = () => undefined;
   readonly #options: ServiceOptions;
   readonly #words: Int32Array;
@@ -72,6 +74,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#words = options.words;
     this.logger = options.logger;
     this.nodeId = options.data.nodeId;
+    this.keepAside = options.data.keepAside;
     this.#isPrimary = options.data.isPrimary;
     this.#primaryHostname = options.data.primaryHostname;
     this.#outbox = new Outbox((messages, batch) => options.sendNotifications(messages, batch));
@@ -85,7 +88,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#databasesDirectory = directory;
     nodeFiles.mkdir(directory);
     for (const name of nodeFiles.list(directory).sort()) {
-      if (isDatabaseName(name)) this.#open(name);
+      if (isDatabaseName(name) && isDirectory(path.join(directory, name))) this.#open(name);
       else this.logger.warn("ignored in the data directory", { name });
     }
     this.#changed.clear();
@@ -99,7 +102,13 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
 
   close(): void {
-    for (const { db } of this.fileSystem.entries.values()) db.close();
+    for (const { db } of this.fileSystem.entries.values()) {
+      try {
+        db.close();
+      } catch (error) {
+        this.logger.error("cannot close", { db: db.name, error: errorText(error) });
+      }
+    }
   }
 
   // DatabaseHost and FileSystemHost.
@@ -220,6 +229,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         return;
       case "enforce-retention":
         this.#enforceRetention(request.olderThanMs);
+        this.#reply(request.id, undefined);
+        return;
+      case "retry-quarantined":
+        this.#retryQuarantined();
         this.#reply(request.id, undefined);
         return;
       default:
@@ -347,6 +360,16 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     step();
   }
 
+  /** Perhaps the disk has space again. */
+  #retryQuarantined(): void {
+    for (const entry of this.fileSystem.entries.values()) {
+      const { db } = entry;
+      if (db.status !== "quarantined" || db.quarantineCause !== "disk" || entry.isBusy) continue;
+      entry.local.forgetIndex();
+      if (reopenDatabase(db)) this.#releaseFiles(entry);
+    }
+  }
+
   #enforceRetention(olderThanMs: number): void {
     for (const { db } of this.fileSystem.entries.values()) {
       try {
@@ -359,6 +382,16 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         this.logger.error("cannot enforce retention", fields);
       }
     }
+  }
+}
+
+function isDirectory(file: string): boolean {
+  try {
+    nodeFiles.list(file);
+    return true;
+  } catch (error) {
+    // Any other failure is the database's own, and quarantines it.
+    return errorCode(error) !== "ENOTDIR";
   }
 }
 

@@ -81,8 +81,9 @@ export class DatabaseEntry implements DaemonLocks {
   }
 
   isHeldExclusively(): boolean {
-    const locks = this.nodes.get("database")?.locks;
-    return locks?.isWriteLocked(SHARED_FIRST, SHARED_LAST) === true;
+    const node = this.nodes.get("database");
+    if (node?.files !== this.db.files) return false;
+    return node.locks.isWriteLocked(SHARED_FIRST, SHARED_LAST);
   }
 
   whenReleased(then: () => void): void {
@@ -90,9 +91,12 @@ export class DatabaseEntry implements DaemonLocks {
   }
 
   openCount(kind: FileKind | "any"): number {
-    if (kind !== "any") return this.nodes.get(kind)?.opens ?? 0;
     let count = 0;
-    for (const node of this.nodes.values()) count += node.opens;
+    for (const node of this.nodes.values()) {
+      // Whoever has files open that were dropped or given up has nothing of this database.
+      const counts = (kind === "any" || node.kind === kind) && node.files === this.db.files;
+      if (counts) count += node.opens;
+    }
     return count;
   }
 

@@ -194,6 +194,7 @@ export class LitefsFileSystem implements FuseHandler {
 
   #truncate(node: FileNode, sizeBytes: number): Outcome {
     if (node.isUnlinked) return "ok";
+    if (node.files.isRevoked) return "io";
     if (node.files !== node.entry.db.files) {
       node.files.get(node.kind)?.truncate(sizeBytes);
       return "ok";
@@ -256,6 +257,11 @@ export class LitefsFileSystem implements FuseHandler {
       this.#plainRequests.read(request, node, offset, size);
       return;
     }
+    // Never wrong data. (A wal-index that is mapped and cannot be read would kill whoever has it.)
+    if (node.files.isRevoked && node.kind !== "shm") {
+      this.#replies.replyError(uniqueLo, uniqueHi, errno.EIO);
+      return;
+    }
     const out = this.#replies.replyBuffer;
     const file = node.files.get(node.kind);
     const count = file?.readAt(out, OUT_HEADER_BYTES, size, offset) ?? 0;
@@ -294,6 +300,8 @@ export class LitefsFileSystem implements FuseHandler {
     let outcome: Outcome = "ok";
     if (node.isUnlinked) {
       // SQLite removes -shm before it unmaps it, and the kernel writes the mapping back after.
+    } else if (node.files.isRevoked) {
+      outcome = "io";
     } else if (node.files !== entry.db.files) {
       node.files.get(kind)?.writeAt(data, dataStart, size, offset);
     } else {
@@ -338,7 +346,8 @@ export class LitefsFileSystem implements FuseHandler {
     }
     let outcome: Outcome = "ok";
     if (node?.type === "file") {
-      if (node.files !== node.entry.db.files) node.files.get(node.kind)?.sync();
+      if (node.files.isRevoked) outcome = "io";
+      else if (node.files !== node.entry.db.files) node.files.get(node.kind)?.sync();
       else outcome = node.entry.db.sync(node.kind);
     }
     this.#replyOutcome(request, outcome);

@@ -1,4 +1,5 @@
 import { REQUEST_COUNTS_BYTES } from "../fuse/request-counts.ts";
+import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import type { ApplyResult, DatabaseState, VerifyResult } from "../database/engine.ts";
 
 /** What the mount thread is started with. */
@@ -13,6 +14,7 @@ export interface MountThreadData {
   readonly debug: boolean;
   readonly logFormat: "text" | "json";
   readonly logTimestamp: boolean;
+  readonly keepAside: KeepAsideLimits;
 }
 
 /** From the main thread. Those with an `id` are answered by a result with the same one. */
@@ -40,7 +42,8 @@ export type MountRequest =
       readonly isPrimary: boolean;
       readonly primaryHostname: string | undefined;
     }
-  | { readonly type: "enforce-retention"; readonly id: number; readonly olderThanMs: number };
+  | { readonly type: "enforce-retention"; readonly id: number; readonly olderThanMs: number }
+  | { readonly type: "retry-quarantined"; readonly id: number };
 
 export interface SnapshotInfo {
   readonly snapshot: number;

@@ -10,6 +10,7 @@ import type {
   VerifyResult,
 } from "../database/engine.ts";
 import { nodeFiles } from "../database/files.ts";
+import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import { LogReader } from "../database/log/log-reader.ts";
 import { LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
@@ -38,6 +39,7 @@ export interface MountClientOptions {
   readonly spinMs: number;
   readonly logger: Logger;
   readonly log: { format: "text" | "json"; timestamp: boolean; debug: boolean };
+  readonly keepAside: KeepAsideLimits;
   /** The mount thread is gone although nobody stopped it: the node must end. */
   readonly onFatal: (error: Error) => void;
 }
@@ -108,6 +110,7 @@ export class MountClient implements Engine {
       debug: log.debug,
       logFormat: log.format,
       logTimestamp: log.timestamp,
+      keepAside: this.#options.keepAside,
     };
     this.#worker = startMountThread(data);
     const opened = Promise.withResolvers<void>();
@@ -233,6 +236,11 @@ export class MountClient implements Engine {
   async setRole(role: NodeRole): Promise<void> {
     const { isPrimary, primaryHostname } = role;
     await this.#call({ type: "set-role", isPrimary, primaryHostname });
+  }
+
+  /** Opens those quarantined databases again that only the disk has failed. */
+  async retryQuarantined(): Promise<void> {
+    await this.#call({ type: "retry-quarantined" });
   }
 
   async enforceRetention(olderThanMs: number): Promise<void> {

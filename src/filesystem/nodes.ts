@@ -37,6 +37,7 @@ export const ERRNO: Readonly<Record<Exclude<Outcome, "ok">, number>> = {
   "read-only": errno.EROFS,
   busy: errno.EBUSY,
   unsupported: errno.EOPNOTSUPP,
+  full: errno.ENOSPC,
   io: errno.EIO,
 };
 

@@ -85,6 +85,24 @@ const DATABASE_METRICS: readonly DatabaseMetric[] = [
     value: ({ counters }) => counters.ltxReaped,
   },
   {
+    name: "litefs_db_quarantined",
+    help: "1 while the database is quarantined and does not serve, 0 otherwise.",
+    type: "gauge",
+    value: ({ status }) => Number(status === "quarantined"),
+  },
+  {
+    name: "litefs_db_quarantines_total",
+    help: "Number of times the database was quarantined since the start.",
+    type: "counter",
+    value: ({ counters }) => counters.quarantines,
+  },
+  {
+    name: "litefs_db_heals_total",
+    help: "Number of times the database served again after a quarantine since the start.",
+    type: "counter",
+    value: ({ counters }) => counters.heals,
+  },
+  {
     name: "litefs_tx_count",
     help: "Number of transactions in the database's history, equal on all nodes that are in sync.",
     type: "counter",

@@ -14,6 +14,7 @@ const client = new MountClient({
   spinMs: 0.1,
   logger: silentLogger,
   log: { format: "text", timestamp: false, debug: false },
+  keepAside: { maxCount: 4, maxBytes: 0 },
   onFatal: () => process.exit(99),
 });
 process.on("exit", () => client.requestStop());

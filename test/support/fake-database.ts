@@ -57,6 +57,8 @@ export class FakeDatabase {
       ltxCount: this.log.size,
       ltxBytes: 0,
       ltxReaped: 0,
+      quarantines: 0,
+      heals: 0,
     };
     return { name, status, reason, position, pageSize, pageCount, timestampMs, counters };
   }

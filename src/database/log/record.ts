@@ -166,3 +166,11 @@ export function parseSegmentName(name: string): number | undefined {
   const txid = Number.parseInt(match[1] ?? "", 16);
   return Number.isSafeInteger(txid) ? txid : undefined;
 }
+
+/** A segment whose file the disk has failed is copied under this name first. */
+export const COPY_SUFFIX = ".new";
+
+/** A copy that a crash or a full disk has left incomplete: the segment itself is still there. */
+export function isUnfinishedCopy(name: string): boolean {
+  return name.endsWith(`.seg${COPY_SUFFIX}`);
+}

@@ -5,10 +5,12 @@ import { LtxDecoder } from "../../ltx/decoder.ts";
 import { isSnapshot } from "../../ltx/header.ts";
 import type { LtxHeader } from "../../ltx/header.ts";
 import type { Files, OpenFile } from "../files.ts";
+import { remedyFor } from "../remedy.ts";
 import { isSameBoot } from "./boot-mark.ts";
 import {
   decodeRecordHeader,
   decodeStatePayload,
+  isUnfinishedCopy,
   parseSegmentName,
   RECORD_HEADER_SIZE,
   RECORD_KIND,
@@ -42,6 +44,18 @@ export interface RecoveredLog {
 const EMPTY_STATE: LogState = { pageSize: 0, pageCount: 0, timestampMs: 0, durableTxid: 0 };
 const READ_BYTES = 1024 * 1024;
 
+export const NO_LOG: RecoveredLog = {
+  segments: [],
+  endOffset: 0,
+  txid: 0,
+  checksumHi: 0,
+  checksumLo: 0,
+  state: EMPTY_STATE,
+  mark: undefined,
+  isNewBoot: false,
+  tornBytes: 0,
+};
+
 /**
  * Finds where the log ends. Only the last segment is read, because a segment is synced before the
  * next one begins. A record that is incomplete at the very end is what a crash leaves of an append
@@ -52,10 +66,7 @@ const READ_BYTES = 1024 * 1024;
 export function openSegments(files: Files, directory: string): RecoveredLog {
   const segments = listSegments(files, directory);
   const last = segments.at(-1);
-  if (last === undefined) {
-    const none = { segments, endOffset: 0, txid: 0, checksumHi: 0, checksumLo: 0 };
-    return { ...none, state: EMPTY_STATE, mark: undefined, isNewBoot: false, tornBytes: 0 };
-  }
+  if (last === undefined) return NO_LOG;
   const file = files.open(path.join(directory, last.name));
   if (file === undefined) throw damaged(directory, last.name, "it vanished");
   try {
@@ -68,9 +79,13 @@ export function openSegments(files: Files, directory: string): RecoveredLog {
 function listSegments(files: Files, directory: string): Segment[] {
   const segments: Segment[] = [];
   for (const name of files.list(directory).sort()) {
-    const firstTxid = parseSegmentName(name);
-    if (firstTxid === undefined) continue;
     const file = path.join(directory, name);
+    const firstTxid = parseSegmentName(name);
+    if (firstTxid === undefined) {
+      // The segment itself is still there, and this copy of it was never finished.
+      if (isUnfinishedCopy(name)) files.remove(file);
+      continue;
+    }
     const sizeBytes = files.size(file) ?? 0;
     const head = readHead(files, file);
     // A segment whose head never became durable holds nothing; it was being started at a crash.
@@ -108,6 +123,34 @@ function recoverTail(
   segments: Segment[],
 ): RecoveredLog {
   const sizeBytes = file.size();
+  const scan = scanRecords(file, sizeBytes);
+  const { endOffset } = scan;
+  const isNewBoot = !isSameBoot(files, directory);
+  let tornBytes = 0;
+  if (endOffset < sizeBytes) {
+    if (hasRecordBehind(file, endOffset, sizeBytes)) {
+      if (!isNewBoot) {
+        throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
+      }
+      tornBytes = sizeBytes - endOffset;
+      keepTail(files, file, endOffset, path.join(directory, `${segment.name}.torn`));
+    }
+    file.truncate(endOffset);
+    file.sync();
+  }
+  return { segments, ...scan, isNewBoot, tornBytes };
+}
+
+/** What a chain of records leads to. */
+export interface ScannedRecords extends LogPosition {
+  /** Behind the last complete record that continues the one before. */
+  readonly endOffset: number;
+  readonly state: LogState;
+  readonly mark: FileMark | undefined;
+}
+
+/** Reads a segment from its first record on, and verifies everything up to where it ends. */
+export function scanRecords(file: OpenFile, sizeBytes: number): ScannedRecords {
   let endOffset = 0;
   let position: LogPosition = { txid: 0, checksumHi: 0, checksumLo: 0 };
   let state = EMPTY_STATE;
@@ -133,20 +176,7 @@ function recoverTail(
     };
     endOffset += RECORD_HEADER_SIZE + header.payloadLength;
   }
-  const isNewBoot = !isSameBoot(files, directory);
-  let tornBytes = 0;
-  if (endOffset < sizeBytes) {
-    if (hasRecordBehind(file, endOffset, sizeBytes)) {
-      if (!isNewBoot) {
-        throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
-      }
-      tornBytes = sizeBytes - endOffset;
-      keepTail(files, file, endOffset, path.join(directory, `${segment.name}.torn`));
-    }
-    file.truncate(endOffset);
-    file.sync();
-  }
-  return { segments, endOffset, ...position, state, mark, isNewBoot, tornBytes };
+  return { endOffset, ...position, state, mark };
 }
 
 /** Whether a readable record is the next one, not what an earlier append left behind it. */
@@ -184,7 +214,7 @@ function keepTail(files: Files, file: OpenFile, offset: number, name: string): v
   }
 }
 
-interface LogPosition {
+export interface LogPosition {
   readonly txid: number;
   readonly checksumHi: number;
   readonly checksumLo: number;
@@ -264,6 +294,6 @@ function damaged(directory: string, segment: string, what: string): FormatError 
   return new FormatError(
     "LOG_DAMAGED",
     `transaction log ${path.join(directory, segment)} is damaged: ${what}; ` +
-      `restore the file, or remove the database's directory on a replica to fetch a new copy`,
+      remedyFor(path.basename(path.dirname(directory))),
   );
 }

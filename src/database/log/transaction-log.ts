@@ -1,8 +1,6 @@
 import * as path from "node:path";
 import { assert } from "../../lib/assert.ts";
-import { CHECKSUM_FLAG_HI, Crc64, halvesToBigint } from "../../ltx/crc64.ts";
-import { pageFrameCombiner, type Crc64Combiner } from "../../ltx/crc64-combine.ts";
-import { encodeHeader, LTX_HEADER_SIZE, LTX_TRAILER_SIZE } from "../../ltx/header.ts";
+import { halvesToBigint } from "../../ltx/crc64.ts";
 import type { LtxHeader } from "../../ltx/header.ts";
 import type { Position } from "../../lib/position.ts";
 import type { Files, OpenFile } from "../files.ts";
@@ -15,14 +13,16 @@ import {
 } from "./record.ts";
 import type { FileMark, LogState, RecordKind } from "./record.ts";
 import { markBoot } from "./boot-mark.ts";
-import { openSegments } from "./recover-log.ts";
-import type { Segment } from "./recover-log.ts";
+import { NO_LOG, openSegments } from "./recover-log.ts";
+import type { RecoveredLog, Segment } from "./recover-log.ts";
+import type { ExpectedEnd } from "./rewrite-segment.ts";
+import { rewriteSegment } from "./rewrite-segment.ts";
+import { TransactionWriter } from "./transaction-writer.ts";
 
 /** Long enough that rotation is rare, short enough that the last one is verified in milliseconds. */
 const SEGMENT_MAX_BYTES = 16 * 1024 * 1024;
 /** How much log may have to be applied again after a crash, besides one WAL. */
 const DURABLE_RECORD_EVERY_BYTES = 4 * 1024 * 1024;
-const BUFFER_BYTES = 1024 * 1024;
 
 /**
  * The transaction log of one database, append-only. It is the truth: a transaction is committed
@@ -42,10 +42,20 @@ export class TransactionLog {
   #mark: FileMark | undefined;
   #bytesSinceDurable = 0;
   #isBootMarked = false;
-  /** Once the end of the log is in doubt, it takes nothing more until it is opened anew. */
+  /** Once what was appended cannot be made durable, nothing more is taken. */
   #failure: unknown;
   /** Whether, when it was opened, the machine had started anew since the last append. */
-  readonly isNewBoot: boolean;
+  isNewBoot: boolean;
+  /** What was refused could not be cut off yet: it goes before anything else comes. */
+  #isCutOwed = false;
+  /** The state in memory is newer than the last record, which could not be written yet. */
+  #isStateOwed = false;
+  /** A segment that was begun in vain, and could not be removed yet. */
+  #stray: string | undefined;
+  /** The disk had failed to keep a segment, and a copy of it was made in time. */
+  onRewritten: (segment: string, error: unknown) => void = () => undefined;
+  /** The log takes nothing more. */
+  onFailed: (error: unknown) => void = () => undefined;
   /** Bytes that a power cut had made unreachable when the log was opened. */
   readonly tornBytes: number;
   /** The position after the last record; checksum as int32 halves because commits XOR them. */
@@ -58,7 +68,14 @@ export class TransactionLog {
     return new TransactionLog(files, directory, openSegments(files, directory));
   }
 
-  private constructor(files: Files, directory: string, recovered: ReturnType<typeof openSegments>) {
+  /** In the place of a log that cannot be read: takes nothing until it is opened anew. */
+  static standIn(files: Files, directory: string, failure: unknown): TransactionLog {
+    const log = new TransactionLog(files, directory, NO_LOG);
+    log.#failure = failure;
+    return log;
+  }
+
+  private constructor(files: Files, directory: string, recovered: RecoveredLog) {
     this.#files = files;
     this.#directory = directory;
     this.#segments = recovered.segments;
@@ -134,10 +151,10 @@ export class TransactionLog {
     this.#state = mark.state;
     try {
       this.#openLast().truncate(mark.endOffset);
-    } catch (error) {
-      // What was refused stands there as if it were committed: nothing may follow it.
-      this.#failure = error;
-      throw error;
+      this.#isCutOwed = false;
+    } catch {
+      // What was refused may stand there as if it were committed: nothing may follow it.
+      this.#isCutOwed = true;
     }
   }
 
@@ -218,7 +235,7 @@ export class TransactionLog {
   }
 
   #appendMark(mark: FileMark): void {
-    if (this.#mark === mark) return;
+    if (this.#mark === mark && !this.#isStateOwed) return;
     this.#appendState(mark, this.#state);
     this.#mark = mark;
     this.sync();
@@ -233,9 +250,13 @@ export class TransactionLog {
     if (txid === this.#state.durableTxid && this.#mark === undefined) return;
     this.#state = { ...this.#state, durableTxid: txid };
     if (when === "worthwhile" && !this.needsDurable && this.#mark === undefined) return;
-    this.#appendState(RECORD_KIND.durable, this.#state);
-    this.#mark = undefined;
-    this.#bytesSinceDurable = 0;
+    this.#isStateOwed = true;
+    try {
+      this.#openForAppend();
+    } catch (error) {
+      // It is true all the same, and is written before anything else is.
+      if (this.#failure !== undefined) throw error;
+    }
   }
 
   /** Recovery would have to apply so much again that syncing the database file is worth it. */
@@ -248,14 +269,44 @@ export class TransactionLog {
     if (!this.#dirty) return;
     if (this.#failure !== undefined) throw this.#failure;
     // Not #openForAppend: a full segment is synced before, and because, it is followed by a new one.
+    const file = this.#openLast();
     try {
-      this.#openLast().sync();
+      file.sync();
     } catch (error) {
-      // Linux reports a failed write-back once and then forgets it: a second try proves nothing.
-      this.#failure = error;
-      throw error;
+      this.#rewriteLast(error);
     }
     this.#dirty = false;
+  }
+
+  /**
+   * Linux reports a failed write-back once and then forgets it: a second sync of the same file
+   * proves nothing. What the log should hold goes into a new one, if all of it can still be read.
+   */
+  #rewriteLast(error: unknown): void {
+    const name = this.#segments.at(-1)?.name ?? "";
+    try {
+      rewriteSegment(this.#files, this.#directory, name, this.#expectedEnd);
+    } catch {
+      this.#failure = error;
+      this.onFailed(error);
+      throw error;
+    }
+    this.#closeFile();
+    this.onRewritten(name, error);
+  }
+
+  /** After a failure: tries once more to bring what is in the log onto the disk. */
+  retry(): void {
+    if (this.#failure !== undefined && this.#dirty) {
+      const name = this.#segments.at(-1)?.name ?? "";
+      rewriteSegment(this.#files, this.#directory, name, this.#expectedEnd);
+    }
+    this.reopen(this.#directory);
+  }
+
+  get #expectedEnd(): ExpectedEnd {
+    const { txid, checksumHi, checksumLo } = this;
+    return { txid, checksumHi, checksumLo, endOffset: this.#endOffset };
   }
 
   /**
@@ -269,11 +320,18 @@ export class TransactionLog {
       assert(first !== undefined && second !== undefined, "two segments");
       if (second.firstTxid > this.#state.durableTxid) break;
       if (second.startTimestampMs >= olderThanMs) break;
+      // Recovery must never look for what goes here.
+      if (removed === 0) this.#makeStateDurable();
       this.#files.remove(path.join(this.#directory, first.name));
       this.#segments = this.#segments.slice(1);
       removed += second.firstTxid - first.firstTxid;
     }
     return removed;
+  }
+
+  #makeStateDurable(): void {
+    if (this.#isStateOwed) this.#openForAppend();
+    this.sync();
   }
 
   /** Starts a new segment at the next append when the current one is old, so that it can go. */
@@ -299,8 +357,12 @@ export class TransactionLog {
     this.#endOffset = recovered.endOffset;
     this.#state = recovered.state;
     this.#mark = recovered.mark;
+    this.isNewBoot ||= recovered.isNewBoot;
     this.#dirty = false;
     this.#failure = undefined;
+    this.#isCutOwed = false;
+    this.#isStateOwed = false;
+    this.#stray = undefined;
     this.#isBootMarked = false;
     this.#bytesSinceDurable = 0;
     this.txid = recovered.txid;
@@ -341,6 +403,7 @@ export class TransactionLog {
 
   #openForAppend(): OpenFile {
     if (this.#failure !== undefined) throw this.#failure;
+    if (this.#stray !== undefined) this.#removeStray(this.#stray);
     const last = this.#segments.at(-1);
     if (last === undefined) {
       const position = { txid: this.txid, hi: this.checksumHi, lo: this.checksumLo };
@@ -352,6 +415,16 @@ export class TransactionLog {
     if (!this.#isBootMarked) {
       markBoot(this.#files, this.#directory);
       this.#isBootMarked = true;
+    }
+    if (this.#isCutOwed) {
+      file.truncate(this.#endOffset);
+      this.#isCutOwed = false;
+    }
+    if (this.#isStateOwed) {
+      this.#appendRecord(encodeStateRecord(RECORD_KIND.durable, this, this.#state), file);
+      this.#isStateOwed = false;
+      this.#mark = undefined;
+      this.#bytesSinceDurable = 0;
     }
     return file;
   }
@@ -380,33 +453,54 @@ export class TransactionLog {
     kind: RecordKind,
   ): void {
     const name = segmentName(firstTxid);
-    this.#files.mkdir(this.#directory);
-    const file = this.#files.open(path.join(this.#directory, name), { create: true });
-    assert(file !== undefined, "a created segment");
     const checksums = { txid: position.txid, checksumHi: position.hi, checksumLo: position.lo };
     const record = encodeStateRecord(kind, checksums, state);
-    let endOffset = record.length;
-    file.truncate(0);
-    file.writeAt(record, 0, record.length, 0);
-    if (this.#mark !== undefined && kind === RECORD_KIND.head) {
-      // Only the last segment is read at the start.
-      const mark = encodeStateRecord(this.#mark, checksums, state);
-      file.writeAt(mark, 0, mark.length, endOffset);
-      endOffset += mark.length;
-    }
-    file.sync();
-    this.#files.syncDirectory(this.#directory);
-    if (this.isEmpty) this.#syncParents();
+    // Only the last segment is read at the start.
+    const mark = kind === RECORD_KIND.head ? this.#mark : undefined;
+    const repeated =
+      mark === undefined ? new Uint8Array(0) : encodeStateRecord(mark, checksums, state);
+    const beginning = Buffer.concat([record, repeated]);
+    const file = this.#createSegment(name, beginning);
     const previous = this.#segments.at(-1);
     if (previous !== undefined) previous.sizeBytes = this.#endOffset;
     const segment = { name, firstTxid, sizeBytes: 0, startTimestampMs: state.timestampMs };
     this.#segments = [...this.#segments.filter((other) => other.name !== name), segment];
     this.#file = file;
-    this.#endOffset = endOffset;
+    this.#endOffset = beginning.length;
     this.txid = position.txid;
     this.checksumHi = position.hi;
     this.checksumLo = position.lo;
     this.#state = state;
+  }
+
+  #createSegment(name: string, record: Uint8Array): OpenFile {
+    this.#files.mkdir(this.#directory);
+    const file = this.#files.open(path.join(this.#directory, name), { create: true });
+    assert(file !== undefined, "a created segment");
+    try {
+      file.truncate(0);
+      file.writeAt(record, 0, record.length, 0);
+      file.sync();
+      this.#files.syncDirectory(this.#directory);
+      if (this.isEmpty) this.#syncParents();
+      return file;
+    } catch (error) {
+      file.close();
+      // It would be taken for the end of the log, and what goes on in the one before be forgotten.
+      this.#stray = name;
+      try {
+        this.#removeStray(name);
+      } catch {
+        // Nothing is appended until it is gone.
+      }
+      throw error;
+    }
+  }
+
+  #removeStray(name: string): void {
+    this.#files.remove(path.join(this.#directory, name));
+    this.#files.syncDirectory(this.#directory);
+    this.#stray = undefined;
   }
 
   /** The directories of a new database must survive a power cut as well. */
@@ -435,88 +529,4 @@ export interface LogMark {
   readonly checksumHi: number;
   readonly checksumLo: number;
   readonly state: LogState;
-}
-
-/** One buffer for all logs of the thread: only one transaction is ever being written. */
-const buffer = new Uint8Array(BUFFER_BYTES + 65536 + 4 + LTX_TRAILER_SIZE + 4);
-const bufferView = new DataView(buffer.buffer);
-const fileCrc = new Crc64();
-
-/**
- * Writes one LTX file straight into the log. Small transactions become one write; large ones go
- * out in pieces of a mebibyte, so that memory stays bounded. Each page's CRC is computed once, by
- * the caller, and combined into the file checksum.
- */
-export class TransactionWriter {
-  readonly #file: OpenFile;
-  readonly #startOffset: number;
-  readonly #pageSize: number;
-  readonly #combiner: Crc64Combiner;
-  readonly #txid: number;
-  /** File offset of buffer[0]. */
-  #flushedTo: number;
-  #used: number;
-
-  constructor(file: OpenFile, startOffset: number, header: LtxHeader) {
-    this.#file = file;
-    this.#startOffset = startOffset;
-    this.#flushedTo = startOffset;
-    this.#pageSize = header.pageSize;
-    this.#txid = header.maxTxid;
-    this.#combiner = pageFrameCombiner(header.pageSize);
-    encodeHeader(header, buffer, RECORD_HEADER_SIZE);
-    fileCrc.reset();
-    fileCrc.updateBytes(buffer, RECORD_HEADER_SIZE, RECORD_HEADER_SIZE + LTX_HEADER_SIZE);
-    this.#used = RECORD_HEADER_SIZE + LTX_HEADER_SIZE;
-  }
-
-  /** `crcHi/crcLo` is the page's plain CRC without FLAG, as pageCrc leaves it. */
-  addPage(pgno: number, page: Uint8Array, start: number, crcHi: number, crcLo: number): void {
-    if (this.#used >= BUFFER_BYTES) this.#flush();
-    bufferView.setUint32(this.#used, pgno);
-    const at = this.#used + 4;
-    if (start === 0 && page.length === this.#pageSize) buffer.set(page, at);
-    else buffer.set(page.subarray(start, start + this.#pageSize), at);
-    this.#used = at + this.#pageSize;
-    this.#combiner.combine(fileCrc, crcHi, crcLo);
-  }
-
-  /** Writes the rest and the record header. Returns the offset after the record. */
-  finish(postHi: number, postLo: number): number {
-    bufferView.setUint32(this.#used, 0);
-    bufferView.setInt32(this.#used + 4, postHi);
-    bufferView.setInt32(this.#used + 8, postLo);
-    fileCrc.updateBytes(buffer, this.#used, this.#used + 12);
-    fileCrc.finish();
-    bufferView.setInt32(this.#used + 12, fileCrc.hi | CHECKSUM_FLAG_HI);
-    bufferView.setInt32(this.#used + 16, fileCrc.lo);
-    this.#used += 4 + LTX_TRAILER_SIZE;
-    const endOffset = this.#flushedTo + this.#used;
-    const payloadLength = endOffset - this.#startOffset - RECORD_HEADER_SIZE;
-    const header = {
-      kind: RECORD_KIND.transaction,
-      payloadLength,
-      txid: this.#txid,
-      checksumHi: postHi,
-      checksumLo: postLo,
-    };
-    if (this.#flushedTo === this.#startOffset) {
-      encodeRecordHeader(header, buffer, bufferView, 0);
-      this.#file.writeAt(buffer, 0, this.#used, this.#startOffset);
-    } else {
-      this.#file.writeAt(buffer, 0, this.#used, this.#flushedTo);
-      // The record header comes last: until it is there the record does not exist.
-      encodeRecordHeader(header, buffer, bufferView, 0);
-      this.#file.writeAt(buffer, 0, RECORD_HEADER_SIZE, this.#startOffset);
-    }
-    return endOffset;
-  }
-
-  #flush(): void {
-    // The first piece must not leave an old record header behind it standing.
-    if (this.#flushedTo === this.#startOffset) buffer.fill(0, 0, RECORD_HEADER_SIZE);
-    this.#file.writeAt(buffer, 0, this.#used, this.#flushedTo);
-    this.#flushedTo += this.#used;
-    this.#used = 0;
-  }
 }

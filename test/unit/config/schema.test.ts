@@ -14,6 +14,8 @@ const DEFAULTS: Config = {
     compress: true,
     retentionMs: 600_000,
     retentionMonitorIntervalMs: 60_000,
+    keptCopies: 4,
+    keptCopiesMaxSizeMegabytes: 10240,
   },
   fuse: { dir: "/litefs", allowOther: false, debug: false, locks: "auto", spinMs: 0.1 },
   http: { addr: ":20202", snapshotTimeoutMs: 0 },

@@ -3,8 +3,10 @@ import { checkpointLocalWal } from "../../../src/database/checkpoint.ts";
 import type { Database } from "../../../src/database/database.ts";
 import type { ApplyResult } from "../../../src/database/engine.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
+import { reopenDatabase } from "../../../src/database/recover.ts";
 import { applySnapshot } from "../../../src/database/replace.ts";
 import { Snapshot } from "../../../src/database/snapshot.ts";
+import { errorCode } from "../../../src/lib/errors.ts";
 import { halvesToBigint } from "../../../src/ltx/crc64.ts";
 import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
 import { runJob } from "../../../src/database/host.ts";
@@ -151,16 +153,31 @@ describe("a snapshot replaces a database", () => {
         disk.put(RECEIVED, snapshot);
         const before = db.position;
         disk.failAt(nth, "ENOSPC");
-        const result = finish(applySnapshot(db, local, locks, RECEIVED));
-        disk.onOperation = () => undefined;
+        let result: ApplyResult | undefined;
+        try {
+          result = finish(applySnapshot(db, local, locks, RECEIVED));
+        } catch (error) {
+          // Nothing has changed yet, and the database goes on serving what it has.
+          expect(errorCode(error)).toBe("ENOSPC");
+          expect(db.status).toBe("ok");
+          expect(db.position).toEqual(before);
+          checkContent(db, pager.committed, 512);
+        }
+        disk.recover();
         expect(locks.held.size).toBe(0);
-        expect(result.kind).not.toBe("mismatch");
-        if (result.kind === "quarantined") expect(db.reason).toContain("restart the node");
+        expect(result?.kind).not.toBe("mismatch");
+        if (result?.kind === "quarantined") {
+          expect(db.reason).toContain("could not be replaced by a snapshot: ENOSPC");
+          // The disk has space again: no restart is needed.
+          expect(reopenDatabase(db)).toBe(true);
+          if (db.position.txid === before.txid) checkContent(db, pager.committed, 512);
+          else checkContent(db, next, pageSize);
+        }
         const reopened = open(disk.kill());
         expect(reopened.reason, `operation ${nth}`).toBe("");
         if (reopened.position.txid === before.txid) checkContent(reopened, pager.committed, 512);
         else checkContent(reopened, next, pageSize);
-        if (result.kind === "applied") break;
+        if (result?.kind === "applied") break;
       }
     });
   }
@@ -230,9 +247,9 @@ describe("a snapshot replaces a database", () => {
     expect(finish(applySnapshot(damaged, local, locks, RECEIVED)).kind).toBe("applied");
     expect(damaged.status).toBe("ok");
     checkContent(damaged, next, 512);
-    const [kept] = after.list(`${DIRECTORY}/diverged`);
-    expect(after.content(`${DIRECTORY}/diverged/${kept}/log/0000000000000001.seg`)).toEqual(log);
-    expect(after.content(`${DIRECTORY}/diverged/${kept}/database`)).toEqual(file);
+    const [kept] = after.list(`${DIRECTORY}/quarantine`);
+    expect(after.content(`${DIRECTORY}/quarantine/${kept}/log/0000000000000001.seg`)).toEqual(log);
+    expect(after.content(`${DIRECTORY}/quarantine/${kept}/database`)).toEqual(file);
     checkContent(open(after.kill()), next, 512);
   });
 });

@@ -3,7 +3,13 @@ import type { Files, OpenFile } from "../../../../src/database/files.ts";
 
 const CHUNK = 4096;
 const SECTOR = 512;
-const ERRNO: Readonly<Record<string, number>> = { ENOSPC: 28, EIO: 5, EISDIR: 21, ENOENT: 2 };
+const ERRNO: Readonly<Record<string, number>> = {
+  ENOSPC: 28,
+  EIO: 5,
+  EROFS: 30,
+  EISDIR: 21,
+  ENOENT: 2,
+};
 
 export function systemError(code: string, what: string): Error {
   const errno = -(ERRNO[code] ?? 5);
@@ -46,6 +52,12 @@ class Bytes {
     this.#chunks = new Map();
     this.size = from?.size ?? 0;
     if (from !== undefined) for (const [i, c] of from.#chunks) this.#chunks.set(i, c.slice());
+  }
+
+  copyFrom(other: Bytes): void {
+    this.#chunks = new Map();
+    this.size = other.size;
+    for (const [i, c] of other.#chunks) this.#chunks.set(i, c.slice());
   }
 
   read(out: Uint8Array, at: number, length: number, offset: number): number {
@@ -113,8 +125,19 @@ class Inode {
 
   sync(): void {
     if (this.pending.length === 0) return;
-    this.durable = new Bytes(this.live);
+    const durable = new Bytes(this.durable);
+    for (const change of this.pending) {
+      if (change.kind === "write") durable.write(change.data, change.offset);
+      else durable.truncate(change.size);
+    }
+    this.durable = durable;
     this.pending = [];
+  }
+
+  /** Linux takes the pages for written, or even reads the old ones again; it does not try twice. */
+  failSync(isEvicted: boolean): void {
+    this.pending = [];
+    if (isEvicted) this.live.copyFrom(this.durable);
   }
 
   /** What a power cut may leave: any sectors of the writes that were not synced, in any order. */
@@ -196,6 +219,8 @@ export class FakeDisk implements Files {
   /** Called before every operation; what it throws, the operation throws. */
   onOperation: (kind: OperationKind, file: string, index: number) => void = () => undefined;
   isDead: boolean = false;
+  /** After a failed sync, reading gives what was there before, as on file systems that drop the pages. */
+  evictsFailedPages: boolean = false;
   openHandles: number = 0;
 
   readonly #boot: number;
@@ -212,13 +237,37 @@ export class FakeDisk implements Files {
   /** Fails one operation from now on, counting changes only (1: the next). */
   failAt(
     nth: number,
-    code: "ENOSPC" | "EIO",
-    matches: (file: string) => boolean = () => true,
+    code: "ENOSPC" | "EIO" | "EROFS",
+    matches: (file: string, kind: OperationKind) => boolean = () => true,
   ): void {
-    let left = nth;
+    this.#fail(nth, nth, code, matches);
+  }
+
+  /** Fails that operation and every later one: `recover` ends it. */
+  failFrom(
+    nth: number,
+    code: "ENOSPC" | "EIO" | "EROFS",
+    matches: (file: string, kind: OperationKind) => boolean = () => true,
+  ): void {
+    this.#fail(nth, Infinity, code, matches);
+  }
+
+  /** The disk works again. */
+  recover(): void {
+    this.onOperation = () => undefined;
+  }
+
+  #fail(
+    first: number,
+    last: number,
+    code: string,
+    matches: (file: string, kind: OperationKind) => boolean,
+  ): void {
+    let count = 0;
     this.onOperation = (kind, file) => {
-      if (kind === "read" || kind === "open" || !matches(file)) return;
-      if (--left === 0) throw systemError(code, `${kind} ${file}`);
+      if (kind === "read" || kind === "open" || !matches(file, kind)) return;
+      count++;
+      if (count >= first && count <= last) throw systemError(code, `${kind} ${file}`);
     };
   }
 
@@ -344,7 +393,12 @@ export class FakeDisk implements Files {
         inode.change({ kind: "truncate", size });
       },
       sync: () => {
-        begin("sync");
+        try {
+          begin("sync");
+        } catch (error) {
+          if (!this.isDead) inode.failSync(this.evictsFailedPages);
+          throw error;
+        }
         inode.sync();
       },
       size: () => inode.live.size,

@@ -26,6 +26,7 @@ export class FakeHost implements DatabaseHost {
   primary = true;
   readonly nodeId = 0x1122334455667788n;
   logger: Logger = silentLogger;
+  keepAside = { maxCount: 4, maxBytes: 0 };
   now = 1_700_000_000_000;
   readonly retiredFiles: { closeAll(): void }[] = [];
   readonly changes: string[] = [];

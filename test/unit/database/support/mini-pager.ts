@@ -386,8 +386,11 @@ export class MiniPager {
       }
       throw error;
     }
+    // If this fails, whoever comes next does it.
+    this.#isHot = touched;
     if (touched) this.#playBack();
     this.#endJournal();
+    this.#isHot = false;
     return false;
   }
 
