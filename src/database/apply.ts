@@ -189,7 +189,7 @@ function appendToLog(db: Database, transaction: ReceivedTransaction): void {
     db.log.truncateTo(mark);
     throw error;
   }
-  if (db.store.pageSize === 0) db.store.pageSize = transaction.header.pageSize;
+  if (db.store.pageCount === 0) db.store.pageSize = transaction.header.pageSize;
   adopt(db, transaction);
 }
 
@@ -222,6 +222,11 @@ export function* lockOutReaders(locks: DaemonLocks): Job<void> {
   while (!locks.tryLock("database", SHARED_FIRST, SHARED_LAST)) {
     yield (resume) => locks.whenReleased(resume);
   }
+}
+
+/** The same, if nobody is in the way. */
+export function tryLockOutReaders(locks: DaemonLocks): boolean {
+  return locks.tryLock("database", PENDING_BYTE, SHARED_LAST);
 }
 
 export function unlockReaders(locks: DaemonLocks): void {

@@ -12,7 +12,7 @@ import {
 } from "./log/record.ts";
 import type { RecordHeader } from "./log/record.ts";
 import { remedyFor } from "./remedy.ts";
-import { snapshotFileName } from "./snapshot-file.ts";
+import { openSnapshotOf } from "./snapshot-file.ts";
 
 /**
  * Before recovery changes anything: do the transactions after `from` lead without a gap to where
@@ -83,8 +83,9 @@ class Replay {
       this.#pageCount = decodeStatePayload(bytes, RECORD_HEADER_SIZE).pageCount;
       // The pages may be in a snapshot file, of which the database file has any part or none.
       const { files } = this.#db;
-      const isComing = files.files.size(files.pathOf(snapshotFileName(record.txid))) !== undefined;
-      this.#leastPages = isComing ? 0 : this.#pageCount;
+      const snapshot = openSnapshotOf(files, record);
+      snapshot?.close();
+      this.#leastPages = snapshot === undefined ? this.#pageCount : 0;
       return undefined;
     }
     if (isFirst) {

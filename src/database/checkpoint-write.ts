@@ -37,7 +37,14 @@ export function writeCheckpoint(
 /** A checkpoint cuts the file to the committed size, or extends it before it writes. */
 export function truncateByCheckpoint(db: Database, sizeBytes: number): Outcome {
   if (!isCutSafe(db.store, sizeBytes)) return "io";
-  db.files.getOrCreate("database").truncate(sizeBytes);
+  const file = db.files.getOrCreate("database");
+  if (sizeBytes < file.size()) {
+    // What was committed last may be what made the database smaller.
+    db.log.sync();
+    // Also beyond the end: the database may grow over these pages again without writing them.
+    db.store.frames.markUnwrittenAfter(Math.floor(sizeBytes / db.store.pageSize));
+  }
+  file.truncate(sizeBytes);
   return "ok";
 }
 
@@ -47,13 +54,9 @@ export function truncateByCheckpoint(db: Database, sizeBytes: number): Outcome {
  */
 function isCutSafe(store: PageStore, sizeBytes: number): boolean {
   const { frames, pageCount, pageSize, lockPgno } = store;
-  const gone: number[] = [];
   for (let pgno = Math.floor(sizeBytes / pageSize) + 1; pgno <= pageCount; pgno++) {
-    if (pgno === lockPgno) continue;
-    if (frames.newest(pgno) < 0) return false;
-    gone.push(pgno);
+    if (pgno !== lockPgno && frames.newest(pgno) < 0) return false;
   }
-  for (const pgno of gone) frames.unwritten.add(pgno);
   return true;
 }
 

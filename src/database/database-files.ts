@@ -12,8 +12,11 @@ export class DatabaseFiles {
   readonly files: Files;
   readonly directory: string;
   readonly #open = new Map<FileKind, OpenFile>();
-  /** A file was created or removed, and a power cut may still undo that. */
-  #namesChanged = false;
+  /**
+   * A file was created or removed, and a power cut may still undo that. At first by a process before
+   * this one: when it was killed, what it had not synced stayed visible and is lost all the same.
+   */
+  #namesChanged = true;
   /** What is read here cannot be trusted any more: whoever has a file open gets an error. */
   isRevoked = false;
   /** The database file, or the names, could not be synced: any page written since may be lost. */
@@ -70,7 +73,7 @@ export class DatabaseFiles {
    * cannot undo what is half written, and one that comes back would undo what was committed.
    */
   syncNames(): void {
-    if (!this.#namesChanged) return;
+    if (!this.#namesChanged || this.files.size(this.directory) === undefined) return;
     try {
       this.files.syncDirectory(this.directory);
     } catch (error) {

@@ -232,6 +232,9 @@ export class Database implements WalCaptureOwner {
   get hasOpenChanges(): boolean {
     return this.#rollback.hasOpenChanges;
   }
+  get hasHotJournal(): boolean {
+    return this.#rollback.hasHotJournal;
+  }
   get isEmptied(): boolean {
     return this.#rollback.isEmptied;
   }

@@ -1,4 +1,4 @@
-import { lockOutReaders, unlockReaders } from "./apply.ts";
+import { lockOutReaders, tryLockOutReaders, unlockReaders } from "./apply.ts";
 import type { Database } from "./database.ts";
 import type { DaemonLocks, Job } from "./host.ts";
 
@@ -11,6 +11,23 @@ export function* settleAfterDemotion(db: Database, locks: DaemonLocks): Job<void
   try {
     yield* lockOutReaders(locks);
     if (db.hasOpenChanges && !db.host.isPrimary()) db.takeBackOpenChanges();
+    yield (resume) => db.kernel.settled(resume);
+  } finally {
+    unlockReaders(locks);
+  }
+}
+
+/**
+ * A writer has died in the middle of a transaction, and nobody has the database open any more. The
+ * next one to open it would roll back; but a replica may be waiting for a snapshot, which cannot be
+ * made of what is half written.
+ */
+export function* rollBackAbandoned(db: Database, locks: DaemonLocks): Job<void> {
+  if (!db.hasHotJournal || locks.openCount("any") > 0) return;
+  // Whoever is in the way has just opened it, and sees to it himself.
+  if (!tryLockOutReaders(locks)) return;
+  try {
+    db.takeBackOpenChanges();
     yield (resume) => db.kernel.settled(resume);
   } finally {
     unlockReaders(locks);

@@ -11,16 +11,17 @@ import { rollBackJournal } from "./journal-rollback.ts";
 import { adoptLegacyDirectory } from "./legacy.ts";
 import {
   decodeRecordHeader,
-  parseSegmentName,
+  decodeStatePayload,
   RECORD_HEADER_SIZE,
   RECORD_KIND,
 } from "./log/record.ts";
+import type { RecordHeader } from "./log/record.ts";
 import { TransactionLog } from "./log/transaction-log.ts";
 import { applyLtxToFile } from "./ltx-to-file.ts";
 import { isSystemError } from "./outcome.ts";
 import { readQuarantineMark } from "./quarantine-mark.ts";
 import { remedyFor } from "./remedy.ts";
-import { removeObsoleteSnapshots, snapshotFileName } from "./snapshot-file.ts";
+import { openSnapshotOf, removeObsoleteSnapshots } from "./snapshot-file.ts";
 import {
   checksumFile,
   databasePageCount,
@@ -107,12 +108,14 @@ function recover(db: Database): void {
   const { files, log } = db;
   if (log.isEmpty) adoptLegacyDirectory(db);
   else if (log.state.pageCount === 0 && !isTakenOver(db)) removeLeftovers(db);
+  else if (log.isUnsynced && log.isNewBoot) bringForwardAndVerify(db);
   else {
     rollBackJournal(db);
     bringForward(db);
   }
-  db.store.pageSize = log.state.pageSize;
   db.store.pageCount = log.state.pageCount;
+  // What is created under the name of a dropped database may have pages of another size.
+  db.store.pageSize = db.store.pageCount === 0 ? 0 : log.state.pageSize;
   if (log.txid > 0 && log.state.pageCount === 0) db.status = "deleted";
   files.remove("shm");
   files.closeAll();
@@ -133,19 +136,47 @@ function isTakenOver(db: Database): boolean {
 /** Applies what the log has and the database file may lack. */
 function bringForward(db: Database): void {
   const { files, log } = db;
-  const { state } = log;
   if (log.isLoose) {
     if (files.exists("database")) adoptLooseWrites(db);
     else finishHandOver(db);
     return;
   }
+  applyLog(db, true);
+  completeRecovery(db);
+}
+
+/**
+ * The same after a power cut, for an application that does not sync each step: a journal may be there
+ * that is torn, or that undoes what was committed long ago. So everything is read, first without it.
+ */
+function bringForwardAndVerify(db: Database): void {
+  let file = applyLog(db, false);
+  if (!isAsLogSays(db, file)) {
+    rollBackJournal(db);
+    file = applyLog(db, false);
+    if (!isAsLogSays(db, file)) {
+      throw new FormatError(
+        "DATABASE_DAMAGED",
+        `database file ${db.files.pathOf("database")} differs from its log at ` +
+          `${formatPosition(db.position)}: the power went while it was written with ` +
+          `synchronous=OFF; ${remedyFor(db.name)}`,
+      );
+    }
+  }
+  db.files.remove("journal");
+  completeRecovery(db);
+}
+
+/** `isSizeKnown`: a file that is too short is damaged, and not what a power cut has left. */
+function applyLog(db: Database, isSizeKnown: boolean): OpenFile {
+  const { files, log } = db;
+  const { state } = log;
   // The newest transaction is always applied: its journal may have outlived the power cut.
   const hasFile = files.size("database") > 0;
-  const from = hasFile ? Math.min(state.durableTxid, log.txid - 1) : 0;
-  if (!hasFile && state.durableTxid > 0) checkReachesBack(db);
-  // Without syncs a power cut may leave a file of any size, all of which is read below.
-  const isSizeKnown = !(log.isUnsynced && log.isNewBoot);
+  const from = hasFile ? Math.min(state.durableTxid, log.txid - 1) : lastEmptyTxid(db);
   checkReplay(db, from, isSizeKnown ? files.size("database") : Infinity);
+  // The database file must never hold what the log could still lose.
+  if (!log.isCaughtUp) log.sync();
   const file = files.getOrCreate("database");
   let applied = 0;
   for (const segment of log.segmentPathsAfter(from)) {
@@ -156,27 +187,43 @@ function bringForward(db: Database): void {
   if (applied > 0 || file.size() > sizeBytes) {
     if (file.size() !== sizeBytes) file.truncate(sizeBytes);
     file.sync();
-  } else if (file.size() < sizeBytes) {
+  }
+  return file;
+}
+
+function completeRecovery(db: Database): void {
+  const { files, log } = db;
+  const file = files.getOrCreate("database");
+  const sizeBytes = log.state.pageCount * log.state.pageSize;
+  if (file.size() < sizeBytes) {
     throw new FormatError(
       "DATABASE_DAMAGED",
       `database file ${files.pathOf("database")} has ${file.size()} bytes, its log says ` +
         `${sizeBytes}; ${remedyFor(db.name)}`,
     );
   }
-  if (log.isUnsynced && log.isNewBoot) checkPages(db, file);
   checkHeader(db, file);
   files.remove("wal");
   files.syncNames();
   log.noteDurable(log.txid, "now");
-  log.sync();
+  if (!log.isCaughtUp) log.sync();
   removeObsoleteSnapshots(db);
 }
 
-/** The database file is gone; only a log from the very first transaction on can replace it. */
-function checkReachesBack(db: Database): void {
-  const [first] = db.log.segmentPathsAfter(0);
-  const isWhole = first !== undefined && parseSegmentName(path.basename(first)) === 1;
-  if (isWhole && !isOnlyBase(db, first)) return;
+/**
+ * The database file is gone, so only the log can give it back: from where the database was last
+ * empty, because it had not begun or was dropped, or from the snapshot that is to replace it.
+ */
+function lastEmptyTxid(db: Database): number {
+  const { log } = db;
+  if (log.state.durableTxid === 0) return 0;
+  let empty: number | undefined;
+  for (const segment of log.segmentPathsAfter(0)) {
+    eachRecord(db, segment, (record, pageCount) => {
+      if (pageCount === 0) empty = record.txid;
+    });
+  }
+  if (empty !== undefined) return empty;
   throw new FormatError(
     "DATABASE_DAMAGED",
     `database file ${db.files.pathOf("database")} is gone or empty, and its log does not hold all ` +
@@ -184,34 +231,12 @@ function checkReachesBack(db: Database): void {
   );
 }
 
-/** Whether a segment begins at a jump, not where the database was empty. */
-function isOnlyBase(db: Database, segment: string): boolean {
-  const file = db.files.files.open(segment, { readOnly: true });
-  if (file === undefined) return true;
-  try {
-    const header = new Uint8Array(RECORD_HEADER_SIZE);
-    file.readAt(header, 0, header.length, 0);
-    return decodeRecordHeader(header, 0)?.kind !== RECORD_KIND.head;
-  } finally {
-    file.close();
-  }
-}
-
-/**
- * The power went while the file was written with synchronous=OFF. It may hold pages of transactions
- * that the log has lost, and what they were before is nowhere, so all of it is read.
- */
-function checkPages(db: Database, file: OpenFile): void {
+function isAsLogSays(db: Database, file: OpenFile): boolean {
   const { log, store } = db;
-  const { pageSize, pageCount } = log.state;
-  const sum = checksumFile(file, pageSize, pageCount, store.checksums);
-  if (sum.hi === log.checksumHi && sum.lo === log.checksumLo) return;
-  throw new FormatError(
-    "DATABASE_DAMAGED",
-    `database file ${db.files.pathOf("database")} differs from its log at ` +
-      `${formatPosition(db.position)}: the power went while it was written with synchronous=OFF; ` +
-      remedyFor(db.name),
-  );
+  const sum = checksumFile(file, log.state.pageSize, log.state.pageCount, store.checksums);
+  if (sum.hi === log.checksumHi && sum.lo === log.checksumLo) return true;
+  store.checksums.clear();
+  return false;
 }
 
 function checkHeader(db: Database, file: OpenFile): void {
@@ -228,16 +253,39 @@ function checkHeader(db: Database, file: OpenFile): void {
 
 /** Returns how many transactions of a segment were applied. */
 function applySegment(db: Database, name: string, file: OpenFile, after: number): number {
-  const { files } = db.files;
-  const segment = files.open(name, { readOnly: true });
-  if (segment === undefined) return 0;
   let applied = 0;
-  const header = new Uint8Array(RECORD_HEADER_SIZE + LTX_HEADER_SIZE);
+  eachRecord(db, name, (record, pageCount, segment, payload, pageSize) => {
+    if (record.kind === RECORD_KIND.base && record.txid > after) {
+      applied += applySnapshotOf(db, record, file);
+    }
+    if (record.kind !== RECORD_KIND.transaction || record.txid <= after) return;
+    applyLtxToFile(segment, payload, record.payloadLength, file);
+    file.truncate(pageCount * pageSize);
+    applied++;
+  });
+  return applied;
+}
+
+/** Visits the records of a segment with the size in pages that the database has after each. */
+function eachRecord(
+  db: Database,
+  name: string,
+  visit: (
+    record: RecordHeader,
+    pageCount: number,
+    segment: OpenFile,
+    payloadOffset: number,
+    pageSize: number,
+  ) => void,
+): void {
+  const segment = db.files.files.open(name, { readOnly: true });
+  if (segment === undefined) return;
+  const bytes = new Uint8Array(RECORD_HEADER_SIZE + LTX_HEADER_SIZE);
   try {
     const sizeBytes = segment.size();
     for (let offset = 0; offset < sizeBytes;) {
-      const count = segment.readAt(header, 0, header.length, offset);
-      const record = count < RECORD_HEADER_SIZE ? undefined : decodeRecordHeader(header, 0);
+      const count = segment.readAt(bytes, 0, bytes.length, offset);
+      const record = count < RECORD_HEADER_SIZE ? undefined : decodeRecordHeader(bytes, 0);
       if (record === undefined) {
         throw new FormatError(
           "LOG_DAMAGED",
@@ -246,26 +294,23 @@ function applySegment(db: Database, name: string, file: OpenFile, after: number)
         );
       }
       const payload = offset + RECORD_HEADER_SIZE;
-      offset = payload + record.payloadLength;
-      if (record.kind === RECORD_KIND.base && record.txid > after) {
-        applied += applySnapshotOf(db, record.txid, file);
+      if (record.kind === RECORD_KIND.transaction) {
+        const { commit, pageSize } = decodeHeader(bytes, RECORD_HEADER_SIZE);
+        visit(record, commit, segment, payload, pageSize);
+      } else {
+        const { pageCount, pageSize } = decodeStatePayload(bytes, RECORD_HEADER_SIZE);
+        visit(record, pageCount, segment, payload, pageSize);
       }
-      if (record.kind !== RECORD_KIND.transaction || record.txid <= after) continue;
-      const { pageSize, commit } = decodeHeader(header, RECORD_HEADER_SIZE);
-      applyLtxToFile(segment, payload, record.payloadLength, file);
-      file.truncate(commit * pageSize);
-      applied++;
+      offset = payload + record.payloadLength;
     }
   } finally {
     segment.close();
   }
-  return applied;
 }
 
-function applySnapshotOf(db: Database, txid: number, file: OpenFile): number {
-  const name = db.files.pathOf(snapshotFileName(txid));
-  const snapshot = db.files.files.open(name, { readOnly: true });
-  // Without the file the base was made of the database file itself, which was synced before.
+function applySnapshotOf(db: Database, base: RecordHeader, file: OpenFile): number {
+  const snapshot = openSnapshotOf(db.files, base);
+  // Without one the base was made of the database file itself, which was synced before.
   if (snapshot === undefined) return 0;
   try {
     applyLtxToFile(snapshot, 0, snapshot.size(), file);
@@ -291,7 +336,7 @@ function adoptLooseWrites(db: Database): void {
   const pageCount = databasePageCount(header, file.size());
   padLastPage(file, pageSize, pageCount);
   const sum = checksumFile(file, pageSize, pageCount, db.store.checksums);
-  file.sync();
+  files.syncDatabase();
   const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo;
   const txid = isSame ? log.txid : log.txid + 1;
   const timestampMs = isSame ? log.state.timestampMs : db.host.nowMs();

@@ -1,7 +1,13 @@
 import { errorText, FormatError } from "../lib/errors.ts";
 import { assert } from "../lib/assert.ts";
 import { parseDatabaseHeader } from "../sqlite/database-header.ts";
-import { isHotJournalHeader, isZeroHeader, JOURNAL_HEADER_SIZE } from "../sqlite/journal.ts";
+import {
+  decodeJournalHeader,
+  isHotJournalHeader,
+  isZeroHeader,
+  JOURNAL_HEADER_SIZE,
+  JOURNAL_RECORDS_TO_END,
+} from "../sqlite/journal.ts";
 import { adoptPages, appendCommit, NO_WAL_RANGE } from "./commit.ts";
 import type { Commit } from "./commit.ts";
 import type { Database } from "./database.ts";
@@ -34,6 +40,8 @@ export class RollbackCapture {
   #journalHot = false;
   /** The journal is on the disk as it was written last. */
   #journalSynced = false;
+  /** A power cut may tear the journal of this transaction. */
+  #isWeak = false;
   /** The database file was written without a journal. */
   #loose = false;
   /** It was cut to nothing, and nothing has been written since. */
@@ -49,6 +57,11 @@ export class RollbackCapture {
     return this.#journalHot || this.#loose;
   }
 
+  /** What was written can be taken back. */
+  get hasHotJournal(): boolean {
+    return this.#journalHot;
+  }
+
   /** Nothing is left of a database that was there: what comes next decides what it will be. */
   get isEmptied(): boolean {
     return this.#emptied && this.#loose;
@@ -58,6 +71,7 @@ export class RollbackCapture {
   forget(): void {
     this.#dirty.reset();
     this.#journalHot = false;
+    this.#isWeak = false;
     this.#loose = false;
     this.#emptied = false;
   }
@@ -124,15 +138,26 @@ export class RollbackCapture {
     if (!this.hasOpenChanges) {
       const outcome = this.#beginLooseWrites(offset, data, start, length);
       if (outcome !== "ok") return outcome;
-    } else if (!this.#journalSynced) {
-      // synchronous=OFF. After a power cut the file may hold what neither journal nor log tell of.
-      this.#db.log.appendUnsynced();
     }
+    this.#beforeChange(offset);
     this.#emptied = false;
     if (offset === 0) this.#learnPageSize(data, start, length);
     this.#dirty.beforeWrite(offset, length);
     this.#db.files.getOrCreate("database").writeAt(data, start, length, offset);
     return "ok";
+  }
+
+  /** Committed pages are about to change: is the journal sure to be there to undo it? */
+  #beforeChange(offset: number): void {
+    const { store } = this.#db;
+    if (!this.#journalHot || this.#journalSynced) return;
+    if (offset < store.pageCount * store.pageSize) this.#noteWeakJournal();
+  }
+
+  #noteWeakJournal(): void {
+    if (this.#isWeak) return;
+    this.#db.log.appendUnsynced();
+    this.#isWeak = true;
   }
 
   #learnPageSize(data: Uint8Array, start: number, length: number): void {
@@ -173,6 +198,7 @@ export class RollbackCapture {
       this.#loose = true;
       this.#dirty.markWhole();
     }
+    this.#beforeChange(sizeBytes);
     this.#dirty.beforeTruncate(sizeBytes);
     file.truncate(sizeBytes);
     this.#emptied = sizeBytes === 0 && store.pageCount > 0;
@@ -201,11 +227,14 @@ export class RollbackCapture {
     if (offset === 0 && length >= JOURNAL_HEADER_SIZE && isZeroHeader(data, start)) {
       return this.journalEnds(write);
     }
+    const isHot = offset === 0 && length >= JOURNAL_MAGIC_SIZE && isHotJournalHeader(data, start);
+    // With FULL the records are synced before the header counts.
+    if (isHot && (!this.#journalSynced || countsToEnd(data, start, length))) {
+      this.#noteWeakJournal();
+    }
     write();
     this.#journalSynced = false;
-    if (offset === 0 && length >= JOURNAL_MAGIC_SIZE && isHotJournalHeader(data, start)) {
-      this.#journalHot = true;
-    }
+    if (isHot) this.#journalHot = true;
     return "ok";
   }
 
@@ -227,7 +256,7 @@ export class RollbackCapture {
       return "ok";
     }
     const outcome = this.#commitDirty(end);
-    if (outcome === "ok") this.#journalHot = false;
+    if (outcome === "ok") this.#journalHot = this.#isWeak = false;
     return outcome;
   }
 
@@ -332,7 +361,7 @@ export class RollbackCapture {
     }
     log.sync();
     // The journal may survive a power cut and undo this very transaction; those before are safe.
-    log.noteDurable(this.#loose ? log.txid : log.txid - 1, "worthwhile");
+    log.noteDurable(this.#loose ? log.txid : log.txid - 1, "worthwhile", this.#isWeak);
   }
 
   /** Nobody can tell which pages changed: all of them are read, and written or replaced as one. */
@@ -369,6 +398,7 @@ export class RollbackCapture {
     padLastPage(file, pageSize, pageCount);
     const sum = checksumFile(file, pageSize, pageCount, store.checksums);
     files.syncDatabase();
+    if (this.#journalHot) this.#endJournalForGood();
     const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo;
     const txid = isSame ? log.txid : log.txid + 1;
     const timestampMs = host.nowMs();
@@ -377,4 +407,25 @@ export class RollbackCapture {
     store.pageCount = pageCount;
     return !isSame;
   }
+
+  /**
+   * A journal that comes back after a power cut would undo what the log cannot do again, because it
+   * does not have the pages. So the file becomes loose first, and then the journal ends, durably:
+   * recovery plays it back or adopts what it finds.
+   */
+  #endJournalForGood(): void {
+    const { files, log } = this.#db;
+    const journal = files.getOrCreate("journal");
+    journal.sync();
+    files.syncNames();
+    if (log.txid > 0) log.appendLoose();
+    journal.writeAt(new Uint8Array(JOURNAL_HEADER_SIZE), 0, JOURNAL_HEADER_SIZE, 0);
+    journal.sync();
+  }
+}
+
+/** A header that counts although nobody has counted the records yet: `synchronous=OFF`. */
+function countsToEnd(data: Uint8Array, start: number, length: number): boolean {
+  if (length < JOURNAL_HEADER_SIZE) return false;
+  return decodeJournalHeader(data, start)?.recordCount === JOURNAL_RECORDS_TO_END;
 }

@@ -1,8 +1,31 @@
+import { halvesToBigint } from "../ltx/crc64.ts";
+import { LTX_TRAILER_SIZE } from "../ltx/header.ts";
+import { decodeTrailer } from "../ltx/trailer.ts";
+import type { DatabaseFiles } from "./database-files.ts";
+import type { OpenFile } from "./files.ts";
+import type { RecordHeader } from "./log/record.ts";
 import type { Database } from "./database.ts";
 
 /** Name of the file that holds the pages of a base record until the database file has them. */
 export function snapshotFileName(txid: number): string {
   return `snapshot-${txid.toString(16).padStart(16, "0")}.ltx`;
+}
+
+/**
+ * The received pages of a base record; undefined when it was made of the database file itself. There
+ * may be a file of another history with the same TXID, which was about to replace this one.
+ */
+export function openSnapshotOf(files: DatabaseFiles, base: RecordHeader): OpenFile | undefined {
+  const snapshot = files.files.open(files.pathOf(snapshotFileName(base.txid)), { readOnly: true });
+  if (snapshot === undefined) return undefined;
+  const bytes = new Uint8Array(LTX_TRAILER_SIZE);
+  const count = snapshot.readAt(bytes, 0, bytes.length, snapshot.size() - LTX_TRAILER_SIZE);
+  if (count === bytes.length) {
+    const { postApplyChecksum } = decodeTrailer(bytes, 0);
+    if (postApplyChecksum === halvesToBigint(base.checksumHi, base.checksumLo)) return snapshot;
+  }
+  snapshot.close();
+  return undefined;
 }
 
 /** Removes snapshot files whose pages are all durable in the database file. */

@@ -37,6 +37,11 @@ export class WalFrames {
     return this.#pgnos[frameIndex] ?? 0;
   }
 
+  /** The database file has lost what it had of the pages behind a page. */
+  markUnwrittenAfter(pgno: number): void {
+    for (const held of this.#newest.keys()) if (held > pgno) this.unwritten.add(held);
+  }
+
   /** Frames that hold a page, newest first. */
   *versions(pgno: number): Generator<number> {
     for (let i = this.count - 1; i >= 0; i--) if (this.#pgnos[i] === pgno) yield i;

@@ -1,6 +1,6 @@
 import * as path from "node:path";
 import { assert, assertNever } from "../lib/assert.ts";
-import { errorCode, errorText } from "../lib/errors.ts";
+import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { DatabaseChecksum } from "../ltx/database-checksum.ts";
 import { Crc64, halvesToBigint, pageChecksum } from "../ltx/crc64.ts";
@@ -12,7 +12,7 @@ import type { DatabaseFiles } from "../database/database-files.ts";
 import type { VerifyResult } from "../database/engine.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
-import { settleAfterDemotion } from "../database/demote.ts";
+import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import { openDatabase, reopenDatabase } from "../database/recover.ts";
 import { applyLtxFile } from "../database/apply-file.ts";
@@ -146,6 +146,13 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   closed(entry: DatabaseEntry): void {
     if (!this.#isPrimary && entry.db.store.frames.count > 0) {
       this.#checkpoint(entry, () => this.#releaseFiles(entry));
+    } else if (entry.db.hasHotJournal) {
+      entry.enqueue(
+        () => rollBackAbandoned(entry.db, entry),
+        () => this.#releaseFiles(entry),
+        (error) =>
+          this.logger.error("cannot roll back", { db: entry.db.name, error: errorText(error) }),
+      );
     } else this.#releaseFiles(entry);
   }
 
@@ -307,6 +314,12 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   #openSnapshot(id: number, name: string): void {
     const entry = this.fileSystem.entries.get(name);
     assert(entry !== undefined, `no database "${name}"`);
+    if (entry.db.hasOpenChanges) {
+      throw new LitefsError(
+        "DATABASE_BUSY",
+        `database "${name}" is in the middle of a transaction; it can be copied after that`,
+      );
+    }
     const snapshot = this.#snapshot(entry);
     const key = this.#nextSnapshot++;
     this.#snapshots.set(key, snapshot);
@@ -340,6 +353,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     assert(entry !== undefined, `no database "${name}"`);
     if (entry.db.status === "quarantined") {
       this.#reply(id, { kind: "failed", reason: entry.db.reason });
+      return;
+    }
+    if (entry.db.hasOpenChanges) {
+      this.#reply(id, { kind: "changed" });
       return;
     }
     // Not on the database's queue: it only reads, and must not hold up what is to be applied.

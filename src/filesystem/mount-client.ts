@@ -1,5 +1,6 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import type {
   ApplyResult,
@@ -12,7 +13,7 @@ import type {
 import { nodeFiles } from "../database/files.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import { LogReader } from "../database/log/log-reader.ts";
-import { LitefsError } from "../lib/errors.ts";
+import { errorCode, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Position } from "../lib/position.ts";
 import { writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
@@ -30,6 +31,10 @@ import type {
   SnapshotPagesMessage,
 } from "./messages.ts";
 import { LAG_NAME } from "./names.ts";
+
+/** How often, and how long in between, a copy is tried that a transaction is in the way of. */
+const SNAPSHOT_TRIES = 100;
+const SNAPSHOT_RETRY_MS = 20;
 
 export interface MountClientOptions {
   readonly dataDirectory: string;
@@ -200,7 +205,7 @@ export class MountClient implements Engine {
   }
 
   async openSnapshot(database: string): Promise<SnapshotReader> {
-    const info = (await this.#call({ type: "open-snapshot", database })) as SnapshotInfo;
+    const info = await this.#openSnapshot(database);
     const { snapshot, txid, checksum, pageSize, pageCount, timestampMs } = info;
     return {
       position: { txid, checksum },
@@ -213,6 +218,18 @@ export class MountClient implements Engine {
         await this.#call({ type: "close-snapshot", snapshot });
       },
     };
+  }
+
+  /** A transaction in a rollback mode changes the pages that are to be copied: it must end first. */
+  async #openSnapshot(database: string): Promise<SnapshotInfo> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return (await this.#call({ type: "open-snapshot", database })) as SnapshotInfo;
+      } catch (error) {
+        if (errorCode(error) !== "DATABASE_BUSY" || tries === SNAPSHOT_TRIES) throw error;
+        await sleep(SNAPSHOT_RETRY_MS);
+      }
+    }
   }
 
   async applyTransactions(database: string, ltx: readonly Uint8Array[]): Promise<ApplyResult> {

@@ -39,7 +39,7 @@ export const RECORD_KIND = {
   durable: 4,
   /** Somebody writes the database file outside of any transaction; its state is unknown. */
   loose: 5,
-  /** The database file changes without syncs from here on: a power cut leaves any mix of it. */
+  /** Rollback journals are used that a power cut may tear (`synchronous` NORMAL or OFF). */
   unsynced: 6,
 } as const;
 export type RecordKind = (typeof RECORD_KIND)[keyof typeof RECORD_KIND];

@@ -6,7 +6,8 @@ import { isSnapshot } from "../../ltx/header.ts";
 import type { LtxHeader } from "../../ltx/header.ts";
 import type { Files, OpenFile } from "../files.ts";
 import { remedyFor } from "../remedy.ts";
-import { isSameBoot } from "./boot-mark.ts";
+import { lastBoot } from "./boot-mark.ts";
+import type { Boot } from "./boot-mark.ts";
 import {
   decodeRecordHeader,
   decodeStatePayload,
@@ -35,14 +36,18 @@ export interface RecoveredLog {
   readonly checksumLo: number;
   readonly state: LogState;
   readonly mark: FileMark | undefined;
-  /** The machine has started anew since the log was last appended to. */
-  readonly isNewBoot: boolean;
+  /** It ends by saying that the database file has all of it, so its transactions are durable. */
+  readonly isCaughtUp: boolean;
+  /** When it was last appended to. */
+  readonly boot: Boot;
   /** Bytes with records in them that a power cut made unreachable; kept aside, see `keepTail`. */
   readonly tornBytes: number;
 }
 
 const EMPTY_STATE: LogState = { pageSize: 0, pageCount: 0, timestampMs: 0, durableTxid: 0 };
 const READ_BYTES = 1024 * 1024;
+/** What is written before the name of a segment counts: a head, and a mark at most. */
+const SEGMENT_START_BYTES = 2 * (RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
 
 export const NO_LOG: RecoveredLog = {
   segments: [],
@@ -52,7 +57,8 @@ export const NO_LOG: RecoveredLog = {
   checksumLo: 0,
   state: EMPTY_STATE,
   mark: undefined,
-  isNewBoot: false,
+  isCaughtUp: true,
+  boot: "unknown",
   tornBytes: 0,
 };
 
@@ -90,7 +96,7 @@ function listSegments(files: Files, directory: string): Segment[] {
     const head = readHead(files, file);
     // A segment whose head never became durable holds nothing; it was being started at a crash.
     if (head === undefined) {
-      if (sizeBytes > RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE) {
+      if (sizeBytes > SEGMENT_START_BYTES) {
         throw damaged(directory, name, "its first record is unreadable");
       }
       files.remove(file);
@@ -125,11 +131,11 @@ function recoverTail(
   const sizeBytes = file.size();
   const scan = scanRecords(file, sizeBytes);
   const { endOffset } = scan;
-  const isNewBoot = !isSameBoot(files, directory);
+  const boot = lastBoot(files, directory);
   let tornBytes = 0;
   if (endOffset < sizeBytes) {
     if (hasRecordBehind(file, endOffset, sizeBytes)) {
-      if (!isNewBoot) {
+      if (boot === "this") {
         throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
       }
       tornBytes = sizeBytes - endOffset;
@@ -138,7 +144,7 @@ function recoverTail(
     file.truncate(endOffset);
     file.sync();
   }
-  return { segments, ...scan, isNewBoot, tornBytes };
+  return { segments, ...scan, boot, tornBytes };
 }
 
 /** What a chain of records leads to. */
@@ -147,6 +153,8 @@ export interface ScannedRecords extends LogPosition {
   readonly endOffset: number;
   readonly state: LogState;
   readonly mark: FileMark | undefined;
+  /** It ends by saying that the database file has all of it, so its transactions are durable. */
+  readonly isCaughtUp: boolean;
 }
 
 /** Reads a segment from its first record on, and verifies everything up to where it ends. */
@@ -155,11 +163,13 @@ export function scanRecords(file: OpenFile, sizeBytes: number): ScannedRecords {
   let position: LogPosition = { txid: 0, checksumHi: 0, checksumLo: 0 };
   let state = EMPTY_STATE;
   let mark: FileMark | undefined;
+  let isCaughtUp = false;
   for (;;) {
     const record = readRecord(file, endOffset, sizeBytes);
     if (record === undefined) break;
     const { header } = record;
     if (endOffset > 0 && !continues(position, record)) break;
+    isCaughtUp = header.kind === RECORD_KIND.durable && record.state?.durableTxid === header.txid;
     if (record.state !== undefined) {
       state = record.state;
       if (header.kind === RECORD_KIND.loose || header.kind === RECORD_KIND.unsynced) {
@@ -176,7 +186,7 @@ export function scanRecords(file: OpenFile, sizeBytes: number): ScannedRecords {
     };
     endOffset += RECORD_HEADER_SIZE + header.payloadLength;
   }
-  return { endOffset, ...position, state, mark };
+  return { endOffset, ...position, state, mark, isCaughtUp };
 }
 
 /** Whether a readable record is the next one, not what an earlier append left behind it. */

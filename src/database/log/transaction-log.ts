@@ -44,8 +44,14 @@ export class TransactionLog {
   #isBootMarked = false;
   /** Once what was appended cannot be made durable, nothing more is taken. */
   #failure: unknown;
-  /** Whether, when it was opened, the machine had started anew since the last append. */
+  /** Whether, when it was opened, the machine may have started anew since the last append. */
   isNewBoot: boolean;
+  /** The names of the newest segment and of the directories above it survive a power cut. */
+  #isPlaceDurable = false;
+  /** Nothing was appended since the database file was noted to have all that is here. */
+  isCaughtUp: boolean = false;
+  /** The mark stands again behind a note that would end it: the next journal will be no better. */
+  #staysUnsynced = false;
   /** What was refused could not be cut off yet: it goes before anything else comes. */
   #isCutOwed = false;
   /** The state in memory is newer than the last record, which could not be written yet. */
@@ -82,11 +88,20 @@ export class TransactionLog {
     this.#endOffset = recovered.endOffset;
     this.#state = recovered.state;
     this.#mark = recovered.mark;
-    this.isNewBoot = recovered.isNewBoot;
+    this.isNewBoot = recovered.boot !== "this";
+    this.#trust(recovered);
     this.tornBytes = recovered.tornBytes;
     this.txid = recovered.txid;
     this.checksumHi = recovered.checksumHi;
     this.checksumLo = recovered.checksumLo;
+  }
+
+  /** A process before this one may have been killed before it synced what is read here. */
+  #trust(recovered: RecoveredLog): void {
+    const isDurable = recovered.boot === "another";
+    this.#dirty = recovered.segments.length > 0 && !isDurable;
+    this.#isPlaceDurable = recovered.segments.length > 0 && isDurable;
+    this.isCaughtUp = recovered.isCaughtUp;
   }
 
   get position(): Position {
@@ -229,7 +244,10 @@ export class TransactionLog {
     this.#appendMark(RECORD_KIND.loose);
   }
 
-  /** Notes that the database file is about to be changed by somebody who does not sync. */
+  /**
+   * Notes that a rollback journal is about to be used that is not synced before it counts: a power
+   * cut may leave a part of it, which would undo what it should not, or nothing of it.
+   */
   appendUnsynced(): void {
     if (!this.isLoose) this.#appendMark(RECORD_KIND.unsynced);
   }
@@ -243,14 +261,17 @@ export class TransactionLog {
 
   /**
    * Notes that the database file is complete and durable through a TXID, so that recovery need
-   * not apply what comes before. Costs a record, so it is kept in memory until it is worth it.
+   * not apply what comes before. Costs a record, so it is kept in memory until it is worth it. Ends
+   * a mark, unless the file stays as unsynced as it was.
    */
-  noteDurable(txid: number, when: "now" | "worthwhile"): void {
+  noteDurable(txid: number, when: "now" | "worthwhile", staysUnsynced: boolean = false): void {
+    const endsMark = this.isLoose || (this.isUnsynced && !staysUnsynced);
     if (txid < this.#state.durableTxid) return;
-    if (txid === this.#state.durableTxid && this.#mark === undefined) return;
+    if (txid === this.#state.durableTxid && !endsMark) return;
     this.#state = { ...this.#state, durableTxid: txid };
-    if (when === "worthwhile" && !this.needsDurable && this.#mark === undefined) return;
+    if (when === "worthwhile" && !this.needsDurable && !endsMark) return;
     this.#isStateOwed = true;
+    this.#staysUnsynced = this.isUnsynced && staysUnsynced;
     try {
       this.#openForAppend();
     } catch (error) {
@@ -275,6 +296,7 @@ export class TransactionLog {
     } catch (error) {
       this.#rewriteLast(error);
     }
+    if (!this.#isPlaceDurable) this.#syncPlace();
     this.#dirty = false;
   }
 
@@ -357,8 +379,8 @@ export class TransactionLog {
     this.#endOffset = recovered.endOffset;
     this.#state = recovered.state;
     this.#mark = recovered.mark;
-    this.isNewBoot ||= recovered.isNewBoot;
-    this.#dirty = false;
+    this.isNewBoot ||= recovered.boot !== "this";
+    this.#trust(recovered);
     this.#failure = undefined;
     this.#isCutOwed = false;
     this.#isStateOwed = false;
@@ -376,12 +398,13 @@ export class TransactionLog {
   }
 
   close(): void {
-    if (this.#dirty && this.#failure === undefined) this.sync();
+    if (this.#dirty && !this.isCaughtUp && this.#failure === undefined) this.sync();
     this.#closeFile();
   }
 
   #advance(txid: number, hi: number, lo: number, endOffset: number, state: LogState): void {
     this.#dirty = true;
+    this.isCaughtUp = false;
     this.#bytesSinceDurable += endOffset - this.#endOffset;
     this.#endOffset = endOffset;
     this.txid = txid;
@@ -399,6 +422,7 @@ export class TransactionLog {
     file.writeAt(record, 0, record.length, this.#endOffset);
     this.#endOffset += record.length;
     this.#dirty = true;
+    this.isCaughtUp = false;
   }
 
   #openForAppend(): OpenFile {
@@ -423,8 +447,13 @@ export class TransactionLog {
     if (this.#isStateOwed) {
       this.#appendRecord(encodeStateRecord(RECORD_KIND.durable, this, this.#state), file);
       this.#isStateOwed = false;
-      this.#mark = undefined;
       this.#bytesSinceDurable = 0;
+      if (this.#staysUnsynced) {
+        this.#appendRecord(encodeStateRecord(RECORD_KIND.unsynced, this, this.#state), file);
+      } else {
+        this.#mark = undefined;
+        this.isCaughtUp = this.#state.durableTxid === this.txid;
+      }
     }
     return file;
   }
@@ -461,6 +490,7 @@ export class TransactionLog {
       mark === undefined ? new Uint8Array(0) : encodeStateRecord(mark, checksums, state);
     const beginning = Buffer.concat([record, repeated]);
     const file = this.#createSegment(name, beginning);
+    this.isCaughtUp = false;
     const previous = this.#segments.at(-1);
     if (previous !== undefined) previous.sizeBytes = this.#endOffset;
     const segment = { name, firstTxid, sizeBytes: 0, startTimestampMs: state.timestampMs };
@@ -481,8 +511,8 @@ export class TransactionLog {
       file.truncate(0);
       file.writeAt(record, 0, record.length, 0);
       file.sync();
-      this.#files.syncDirectory(this.#directory);
-      if (this.isEmpty) this.#syncParents();
+      if (this.#isPlaceDurable) this.#files.syncDirectory(this.#directory);
+      else this.#syncPlace();
       return file;
     } catch (error) {
       file.close();
@@ -504,10 +534,12 @@ export class TransactionLog {
   }
 
   /** The directories of a new database must survive a power cut as well. */
-  #syncParents(): void {
+  #syncPlace(): void {
     const database = path.dirname(this.#directory);
+    this.#files.syncDirectory(this.#directory);
     this.#files.syncDirectory(database);
     this.#files.syncDirectory(path.dirname(database));
+    this.#isPlaceDurable = true;
   }
 
   #closeFile(): void {

@@ -196,5 +196,6 @@ it("opening an untouched database changes nothing on the disk", () => {
     if (kind === "sync" || kind === "syncDirectory") changes++;
   };
   open(again).close();
-  expect(changes).toBeLessThanOrEqual(1);
+  // The newest transaction is applied again, and what a killed process did to names is made durable.
+  expect(changes).toBeLessThanOrEqual(2);
 });

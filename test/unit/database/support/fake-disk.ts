@@ -109,7 +109,7 @@ type ContentChange =
 
 class Inode {
   readonly live: Bytes;
-  durable: Bytes;
+  readonly durable: Bytes;
   pending: ContentChange[] = [];
 
   constructor(content?: Bytes) {
@@ -125,12 +125,10 @@ class Inode {
 
   sync(): void {
     if (this.pending.length === 0) return;
-    const durable = new Bytes(this.durable);
     for (const change of this.pending) {
-      if (change.kind === "write") durable.write(change.data, change.offset);
-      else durable.truncate(change.size);
+      if (change.kind === "write") this.durable.write(change.data, change.offset);
+      else this.durable.truncate(change.size);
     }
-    this.durable = durable;
     this.pending = [];
   }
 
@@ -218,6 +216,8 @@ export class FakeDisk implements Files {
   operations: number = 0;
   /** Called before every operation; what it throws, the operation throws. */
   onOperation: (kind: OperationKind, file: string, index: number) => void = () => undefined;
+  /** A disk that lies: it does not sync what this says. */
+  ignoresSync: (file: string) => boolean = () => false;
   isDead: boolean = false;
   /** After a failed sync, reading gives what was there before, as on file systems that drop the pages. */
   evictsFailedPages: boolean = false;
@@ -315,13 +315,19 @@ export class FakeDisk implements Files {
       result.durable = new Map(result.live);
       return result;
     };
-    return new FakeDisk(copy(this.#root), this.#boot + 1);
+    return this.#next(copy(this.#root), this.#boot + 1);
   }
 
   /** The disk as another process finds it after this one was killed: nothing is lost. */
   kill(): FakeDisk {
     this.isDead = true;
-    return new FakeDisk(this.#root, this.#boot);
+    return this.#next(this.#root, this.#boot);
+  }
+
+  #next(root: Directory, boot: number): FakeDisk {
+    const next = new FakeDisk(root, boot);
+    next.ignoresSync = this.ignoresSync;
+    return next;
   }
 
   #begin(kind: OperationKind, file: string): void {
@@ -399,7 +405,7 @@ export class FakeDisk implements Files {
           if (!this.isDead) inode.failSync(this.evictsFailedPages);
           throw error;
         }
-        inode.sync();
+        if (!this.ignoresSync(file)) inode.sync();
       },
       size: () => inode.live.size,
       close: () => {
@@ -469,7 +475,7 @@ export class FakeDisk implements Files {
     this.#begin("syncDirectory", directory);
     const node = this.#directory(directory);
     if (node === undefined) throw systemError("ENOENT", directory);
-    node.sync();
+    if (!this.ignoresSync(directory)) node.sync();
   }
 
   isDirectory(file: string): boolean {

@@ -1,52 +1,25 @@
 import type { Database } from "../../../../src/database/database.ts";
 import type { FileKind } from "../../../../src/database/database-files.ts";
-import { encodeJournalHeader, journalPageChecksum } from "../../../../src/sqlite/journal.ts";
 import { lockPgno } from "../../../../src/sqlite/locks.ts";
 import {
   encodeWalHeader,
   FRAME_HEADER_SIZE,
   frameOffset,
+  scanWal,
   sealFrame,
   WAL_HEADER_SIZE,
   WalChecksum,
 } from "../../../../src/sqlite/wal.ts";
+import type { WalHeader } from "../../../../src/sqlite/wal.ts";
+import { isHotJournalHeader, readJournal } from "../../../../src/sqlite/journal.ts";
 import { FakeDisk, PowerCut } from "./fake-disk.ts";
+import { JournalWriter } from "./journal-writer.ts";
+import { Content, IoFailure } from "./pager-types.ts";
+import type { Attempt, JournalMode, Synchronous, TransactionOptions } from "./pager-types.ts";
 import type { Random } from "./fake-disk.ts";
 
-const SECTOR = 512;
-
-/** SQLite was told of an error. */
-export class IoFailure extends Error {
-  override readonly name = "IoFailure";
-}
-
-export type JournalMode = "delete" | "truncate" | "persist" | "memory" | "wal";
-export type Synchronous = "off" | "normal" | "full";
-
-/** What a database holds: pages by number, from 1. */
-export class Content {
-  readonly pages: Map<number, Uint8Array> = new Map<number, Uint8Array>();
-  pageCount: number = 0;
-  copy(): Content {
-    const copy = new Content();
-    for (const [pgno, page] of this.pages) copy.pages.set(pgno, page);
-    copy.pageCount = this.pageCount;
-    return copy;
-  }
-  page(pgno: number, pageSize: number): Uint8Array {
-    return this.pages.get(pgno) ?? new Uint8Array(pageSize);
-  }
-}
-
-export interface TransactionOptions {
-  /** Page numbers to change; those beyond the end are new pages. */
-  readonly pgnos: readonly number[];
-  /** Size afterwards. */
-  readonly pageCount: number;
-  /** Pages after which the cache is full and what is dirty goes out early; 0: never. */
-  readonly spillEvery?: number;
-  readonly rollBack?: boolean;
-}
+export { Content, IoFailure } from "./pager-types.ts";
+export type { Attempt, JournalMode, Synchronous, TransactionOptions } from "./pager-types.ts";
 
 /**
  * Does to a Database what SQLite's pager does to its files, write for write, and keeps what is
@@ -54,17 +27,22 @@ export interface TransactionOptions {
  */
 export class MiniPager {
   readonly db: Database;
-  readonly pageSize: number;
-  readonly #random: Random;
-  readonly #bigEndian: boolean;
+  pageSize: number;
+  random: Random;
+  #bigEndian: boolean;
   mode: JournalMode;
   synchronous: Synchronous;
   committed: Content = new Content();
-  /** Content of which the application was told that it is durable. */
   changeCounter: number = 0;
+  /** What the transaction under way makes of the database, from before its first write on. */
+  attempt: Attempt | undefined;
+  /** Called before each request; what it throws is the end of the process. */
+  beforeIo: () => void = () => undefined;
+  /** The database has moved, and the application is about to be told. */
+  onCommit: () => void = () => undefined;
 
   // The WAL as SQLite's wal-index would have it.
-  #walHeader: ReturnType<typeof encodeWalHeader> | undefined;
+  #walHeader: WalHeader | undefined;
   #checkpointSequence = 0;
   #frames: number[] = [];
   #sums: (readonly [number, number])[] = [];
@@ -81,7 +59,7 @@ export class MiniPager {
     },
   ) {
     this.db = db;
-    this.#random = random;
+    this.random = random;
     this.pageSize = options.pageSize;
     this.mode = options.mode ?? "delete";
     this.synchronous = options.synchronous ?? "full";
@@ -91,6 +69,7 @@ export class MiniPager {
   // The files, as the kernel would hand them on.
 
   #io(action: () => string): void {
+    this.beforeIo();
     let outcome: string;
     try {
       outcome = action();
@@ -128,7 +107,7 @@ export class MiniPager {
     if (!isWal || pageCount !== this.committed.pageCount) wanted.add(1);
     for (const pgno of [...wanted].sort((a, b) => a - b)) {
       const page = new Uint8Array(this.pageSize);
-      for (let i = 0; i < page.length; i += 64) page[i] = this.#random.below(256);
+      for (let i = 0; i < page.length; i += 8) page[i] = this.random.below(256);
       pages.set(pgno, page);
     }
     const first = pages.get(1);
@@ -136,11 +115,11 @@ export class MiniPager {
     return pages;
   }
 
-  #stamp(page: Uint8Array, pageCount: number): void {
+  #stamp(page: Uint8Array, pageCount: number, pageSize: number = this.pageSize): void {
     this.changeCounter++;
     const view = new DataView(page.buffer, page.byteOffset);
     page.set(new TextEncoder().encode("SQLite format 3\0"), 0);
-    view.setUint16(16, this.pageSize === 65536 ? 1 : this.pageSize);
+    view.setUint16(16, pageSize === 65536 ? 1 : pageSize);
     page[18] = page[19] = this.mode === "wal" ? 2 : 1;
     page.set([0, 64, 32, 32], 20);
     view.setUint32(24, this.changeCounter);
@@ -155,9 +134,91 @@ export class MiniPager {
     for (const [pgno, page] of pages) if (pgno <= options.pageCount) next.pages.set(pgno, page);
     for (const pgno of next.pages.keys()) if (pgno > options.pageCount) next.pages.delete(pgno);
     next.pageCount = options.pageCount;
+    this.attempt = { content: next, pageSize: this.pageSize, written: pages };
+    const isDone = this.#run(pages, next, options);
+    this.attempt = undefined;
+    return isDone;
+  }
+
+  #run(pages: Map<number, Uint8Array>, next: Content, options: TransactionOptions): boolean {
     if (this.mode === "wal") return this.#walTransaction(pages, next, options);
     if (this.mode === "memory") return this.#memoryTransaction(pages, next, options);
     return this.#rollbackTransaction(pages, next, options);
+  }
+
+  #commit(next: Content): void {
+    this.committed = next;
+    this.onCommit();
+  }
+
+  /** VACUUM after `PRAGMA page_size`: new pages, written through the pager in pages of the old size. */
+  vacuum(pageSize: number, pageCount: number): void {
+    const next = new Content();
+    next.pageCount = pageCount;
+    const image = new Uint8Array(pageSize * pageCount);
+    for (let i = 0; i < image.length; i += 8) image[i] = this.random.below(256);
+    this.#stamp(image.subarray(0, pageSize), pageCount, pageSize);
+    for (let pgno = 1; pgno <= pageCount; pgno++) {
+      next.pages.set(pgno, image.slice((pgno - 1) * pageSize, pgno * pageSize));
+    }
+    const written = new Content();
+    written.pageCount = image.length / this.pageSize;
+    for (let pgno = 1; pgno <= written.pageCount; pgno++) {
+      written.pages.set(pgno, image.slice((pgno - 1) * this.pageSize, pgno * this.pageSize));
+    }
+    this.attempt = { content: next, pageSize, written: next.pages };
+    const options = { pgnos: [], pageCount: written.pageCount, spillEvery: 3 };
+    this.#rollbackTransaction(written.pages, written, options, () => {
+      this.pageSize = pageSize;
+      this.#commit(next);
+    });
+    this.attempt = undefined;
+  }
+
+  /** Another process opens what the one before has left, as SQLite does. */
+  reopen(committed: Content, pageSize: number): void {
+    this.committed = committed;
+    this.pageSize = pageSize;
+    const first = committed.pages.get(1);
+    if (first !== undefined) {
+      this.changeCounter = new DataView(first.buffer, first.byteOffset).getUint32(24);
+    }
+    this.#rollBackFromJournal();
+    // What the file says counts, even if the WAL knows better; but a WAL that is there is used.
+    const header = new Uint8Array(20);
+    this.db.files.get("database")?.readAt(header, 0, header.length, 0);
+    const hasWal = this.db.files.exists("wal") && this.db.files.size("database") > 0;
+    if (header[18] === 2 || hasWal) this.mode = "wal";
+    else if (this.mode === "wal") this.mode = "delete";
+    this.#undoWal(0);
+    this.#backfilled = 0;
+    this.#walHeader = undefined;
+    const wal = this.db.files.get("wal");
+    if (wal === undefined) return;
+    const sums: (readonly [number, number])[] = [];
+    const scan = scanWal(wal, wal.size(), (frame) => {
+      sums.push([frame.checksum1, frame.checksum2]);
+    });
+    if (scan === undefined) return;
+    this.#walHeader = scan.header;
+    this.#bigEndian = scan.header.bigEndianChecksum;
+    this.#checkpointSequence = scan.header.checkpointSequence + 1;
+    this.#frames = [...scan.pgnos.subarray(0, scan.committedFrames)];
+    this.#sums = sums.slice(0, scan.committedFrames);
+  }
+
+  #rollBackFromJournal(): void {
+    const journal = this.db.files.get("journal");
+    if (journal === undefined) return;
+    const pages: (readonly [number, Uint8Array])[] = [];
+    const scan = readJournal(journal, journal.size(), this.pageSize, (pgno, page) => {
+      pages.push([pgno, page.slice()]);
+    });
+    if (scan === undefined) return;
+    for (const [pgno, page] of pages) this.#write("database", (pgno - 1) * page.length, page);
+    this.#truncate("database", scan.initialPageCount * scan.pageSize);
+    this.#sync("database");
+    this.#io(() => this.db.unlink("journal"));
   }
 
   // WAL.
@@ -175,7 +236,7 @@ export class MiniPager {
         for (let i = 0; i + spillEvery < list.length; i += spillEvery) {
           const early = list.slice(i, i + spillEvery).map(([pgno, page]) => {
             // What is spilled is often changed again before the commit.
-            return [pgno, this.#random.chance(0.5) ? page.map((b) => b ^ 1) : page] as const;
+            return [pgno, this.random.chance(0.5) ? page.map((b) => b ^ 1) : page] as const;
           });
           this.#walFrames(early, 0, transaction);
         }
@@ -191,16 +252,20 @@ export class MiniPager {
       this.#undoWal(mark);
       throw error;
     }
+    this.#fillGaps(pages, next);
+    this.#commit(next);
+    if (this.synchronous === "full") this.#sync("wal");
+    return true;
+  }
+
+  /** Free pages: SQLite never reads them, so whatever lies there is right. */
+  #fillGaps(pages: Map<number, Uint8Array>, next: Content): void {
     for (let pgno = this.committed.pageCount + 1; pgno <= next.pageCount; pgno++) {
       if (pages.has(pgno) || pgno === lockPgno(this.pageSize)) continue;
-      // Free pages: SQLite never reads them, so whatever lies there is right.
       const page = new Uint8Array(this.pageSize);
       this.db.store.readPage(pgno, page, 0);
       next.pages.set(pgno, page);
     }
-    this.committed = next;
-    if (this.synchronous === "full") this.#sync("wal");
-    return true;
   }
 
   #undoWal(mark: number): void {
@@ -270,8 +335,8 @@ export class MiniPager {
         bigEndianChecksum: this.#bigEndian,
         pageSize: this.pageSize,
         checkpointSequence: this.#checkpointSequence++,
-        salt1: ((this.#walHeader?.salt1 ?? this.#random.below(1e9)) + 1) >>> 0,
-        salt2: this.#random.below(2 ** 32),
+        salt1: ((this.#walHeader?.salt1 ?? this.random.below(1e9)) + 1) >>> 0,
+        salt2: this.random.below(2 ** 32),
       },
       bytes,
       0,
@@ -333,9 +398,10 @@ export class MiniPager {
     pages: Map<number, Uint8Array>,
     next: Content,
     { spillEvery = 0, rollBack = false }: TransactionOptions,
+    commit: () => void = () => this.#commit(next),
   ): boolean {
     const before = this.committed;
-    const journal = new JournalWriter(before.pageCount, this.pageSize, this.#random.below(2 ** 32));
+    const journal = new JournalWriter(before.pageCount, this.pageSize, this.random.below(2 ** 32));
     const noSync = this.synchronous === "off";
     this.#create("database");
     this.#create("journal");
@@ -356,6 +422,7 @@ export class MiniPager {
         if (isLast && rollBack) break;
         if (!noSync) {
           if (this.synchronous === "full") this.#sync("journal");
+          this.#hideStaleHeader(journal.endOffset);
           this.#write("journal", journal.headerOffset, journal.seal());
           this.#sync("journal");
         }
@@ -373,7 +440,8 @@ export class MiniPager {
         this.#extendFile(size);
         this.#sync("database");
         this.#endJournal();
-        this.committed = next;
+        if (next.pageCount > before.pageCount) this.#fillGaps(pages, next);
+        commit();
         // Only after the commit is the file cut (pager_end_transaction).
         if (this.db.files.size("database") > size) this.#truncate("database", size);
         return true;
@@ -392,6 +460,15 @@ export class MiniPager {
     this.#endJournal();
     this.#isHot = false;
     return false;
+  }
+
+  /** What follows in the file may be a header of an earlier transaction (syncJournal). */
+  #hideStaleHeader(offset: number): void {
+    const bytes = new Uint8Array(8);
+    const count = this.db.files.get("journal")?.readAt(bytes, 0, bytes.length, offset) ?? 0;
+    if (count === bytes.length && isHotJournalHeader(bytes)) {
+      this.#write("journal", offset, new Uint8Array(1));
+    }
   }
 
   /** The last page went to the free list unwritten: pager_truncate writes zeros there. */
@@ -437,7 +514,7 @@ export class MiniPager {
       if (this.synchronous === "full") this.#sync("journal");
     } else {
       this.#write("journal", 0, new Uint8Array(28));
-      if (this.synchronous === "full") this.#sync("journal");
+      this.#sync("journal");
     }
   }
 
@@ -458,7 +535,7 @@ export class MiniPager {
     const size = next.pageCount * this.pageSize;
     if (this.db.files.size("database") > size) this.#truncate("database", size);
     this.#io(() => this.db.endLooseWrites());
-    this.committed = next;
+    this.#commit(next);
     return true;
   }
 
@@ -485,7 +562,9 @@ export class MiniPager {
     next.pages.set(1, page);
     try {
       if (this.mode === "memory") this.mode = "delete";
+      this.attempt = { content: next, pageSize: this.pageSize, written: new Map([[1, page]]) };
       this.#rollbackTransaction(new Map([[1, page]]), next, { pgnos: [1], pageCount: 0 });
+      this.attempt = undefined;
       this.mode = mode;
     } catch (error) {
       this.mode = before;
@@ -495,8 +574,10 @@ export class MiniPager {
   }
 
   drop(): void {
+    this.attempt = { content: new Content(), pageSize: 0, written: new Map() };
     this.#io(() => this.db.unlink("database"));
-    this.committed = new Content();
+    this.attempt = undefined;
+    this.#commit(new Content());
     this.#frames = [];
     this.#sums = [];
     this.#backfilled = 0;
@@ -511,71 +592,4 @@ interface WalTransactionState {
   recheckFrom: number;
   content?: Map<number, Uint8Array>;
   commits?: Map<number, number>;
-}
-
-/** Offsets and bytes of a rollback journal. */
-class JournalWriter {
-  readonly #pageCount: number;
-  readonly #pageSize: number;
-  readonly #nonce: number;
-  headerOffset = 0;
-  #offset = 0;
-  #records = 0;
-
-  constructor(pageCount: number, pageSize: number, nonce: number) {
-    this.#pageCount = pageCount;
-    this.#pageSize = pageSize;
-    this.#nonce = nonce;
-  }
-
-  header(isHot: boolean): Uint8Array {
-    const bytes = new Uint8Array(SECTOR);
-    const header = {
-      recordCount: isHot ? 0xffffffff : 0,
-      nonce: this.#nonce,
-      initialPageCount: this.#pageCount,
-      sectorSize: SECTOR,
-      pageSize: this.#pageSize,
-    };
-    encodeJournalHeader(header, bytes, 0);
-    if (!isHot) bytes.fill(0, 0, 12);
-    this.#offset = this.headerOffset + SECTOR;
-    this.#records = 0;
-    return bytes;
-  }
-
-  *record(pgno: number, page: Uint8Array): Generator<readonly [number, Uint8Array]> {
-    const word = (value: number): Uint8Array => {
-      const bytes = new Uint8Array(4);
-      new DataView(bytes.buffer).setUint32(0, value);
-      return bytes;
-    };
-    yield [this.#offset, word(pgno)];
-    yield [this.#offset + 4, page];
-    yield [
-      this.#offset + 4 + page.length,
-      word(journalPageChecksum(this.#nonce, page, 0, page.length)),
-    ];
-    this.#offset += page.length + 8;
-    this.#records++;
-  }
-
-  /** Magic and count: from here on the journal is hot. */
-  seal(): Uint8Array {
-    const bytes = new Uint8Array(28);
-    const header = {
-      recordCount: this.#records,
-      nonce: this.#nonce,
-      initialPageCount: this.#pageCount,
-      sectorSize: SECTOR,
-      pageSize: this.#pageSize,
-    };
-    encodeJournalHeader(header, bytes, 0);
-    return bytes.subarray(0, 12);
-  }
-
-  nextSegment(): number {
-    this.headerOffset = Math.ceil(this.#offset / SECTOR) * SECTOR;
-    return this.headerOffset;
-  }
 }

@@ -1,0 +1,284 @@
+import { describe, expect, it } from "vitest";
+import { applyTransactions } from "../../../src/database/apply.ts";
+import { rollBackAbandoned } from "../../../src/database/demote.ts";
+import { LocalWal } from "../../../src/database/local-wal.ts";
+import { formatPosition } from "../../../src/lib/position.ts";
+import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
+import { FakeDisk, PowerCut, Random } from "./support/fake-disk.ts";
+import { FakeLocks, finish } from "./support/fake-mount.ts";
+import { checkConsistent, checkContent, contentOf, DIRECTORY } from "./support/harness.ts";
+import { contentChecksum, FakeHost, open, readAll } from "./support/harness.ts";
+import { Content, MiniPager } from "./support/mini-pager.ts";
+import type { JournalMode, Synchronous } from "./support/mini-pager.ts";
+
+// Each of these was found by the simulation, see test/unit/simulation.
+
+function started(mode: JournalMode, synchronous: Synchronous = "full") {
+  const disk = new FakeDisk();
+  disk.mkdir("/data/dbs");
+  disk.syncAll();
+  const db = open(disk);
+  const pager = new MiniPager(db, new Random(7), { pageSize: 512, mode: "delete", synchronous });
+  pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
+  pager.changeMode(mode);
+  return { disk, db, pager };
+}
+
+/** What the power may leave of a disk, in many ways. */
+function* cuts(disk: FakeDisk): Generator<FakeDisk> {
+  for (let seed = 1; seed <= 60; seed++) yield disk.powerCut(new Random(seed));
+}
+
+function expectContent(disk: FakeDisk, content: Content, pageSize: number): void {
+  const db = open(disk);
+  expect(db.reason).toBe("");
+  checkContent(db, content, pageSize);
+}
+
+describe("after a power cut", () => {
+  for (const mode of ["delete", "truncate", "persist"] as const) {
+    it(`a database with a new page size stays, although its ${mode} journal comes back`, () => {
+      const { disk, pager } = started(mode);
+      pager.vacuum(1024, 2);
+      for (const after of cuts(disk)) expectContent(after, pager.committed, 1024);
+    });
+  }
+
+  it("a database that was dropped and created again is there, whatever was reaped", () => {
+    const { disk, db, pager } = started("delete");
+    pager.drop();
+    db.log.rotateIfOlderThan(Infinity);
+    pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });
+    const killed = disk.kill();
+    const again = open(killed);
+    expect(again.log.enforceRetention(Infinity)).toBeGreaterThan(0);
+    for (const after of cuts(killed)) expectContent(after, pager.committed, 512);
+    const lost = killed.kill();
+    lost.remove(`${DIRECTORY}/database`);
+    expectContent(lost, pager.committed, 512);
+  });
+
+  for (const synchronous of ["normal", "off"] as const) {
+    it(`with ${synchronous}, what is torn is noticed, and else a position with its content`, () => {
+      const first = started("delete", synchronous);
+      // The start notes that the file has everything, so that the log is not applied again.
+      const disk = first.disk.kill();
+      const db = open(disk);
+      const pager = new MiniPager(db, new Random(8), { pageSize: 512, synchronous });
+      pager.reopen(first.pager.committed, 512);
+      disk.syncAll();
+      const history = new Map([[formatPosition(db.position), pager.committed]]);
+      history.set("0000000000000000/0000000000000000", new Content());
+      const remember = (): void => {
+        history.set(formatPosition(db.position), pager.committed);
+      };
+      pager.transaction({ pgnos: [1, 3, 5], pageCount: 5 });
+      remember();
+      pager.transaction({ pgnos: [2, 4, 6], pageCount: 6, spillEvery: 2 });
+      remember();
+      pager.transaction({ pgnos: [1, 2], pageCount: 6, rollBack: true });
+      let torn = 0;
+      for (const after of cuts(disk)) {
+        const reopened = open(after);
+        if (reopened.status === "quarantined") {
+          expect(reopened.reason).toContain("synchronous=OFF");
+          torn++;
+          continue;
+        }
+        const content = history.get(formatPosition(reopened.position));
+        if (content === undefined) expect.fail(`${formatPosition(reopened.position)} never was`);
+        checkContent(reopened, content, 512);
+      }
+      if (synchronous === "normal") expect(torn).toBe(0);
+      else expect(torn).toBeGreaterThan(0);
+    });
+  }
+
+  it("a new page size with OFF, and the power goes at any moment", () => {
+    for (let nth = 1; ; nth++) {
+      const { disk, db, pager } = started("delete", "off");
+      disk.syncAll();
+      const before = { position: db.position, content: pager.committed };
+      disk.cutAt(nth);
+      let isOver = false;
+      try {
+        pager.vacuum(1024, 4);
+        isOver = true;
+      } catch (error) {
+        if (!(error instanceof PowerCut)) throw error;
+      }
+      const wanted = pager.attempt?.content ?? pager.committed;
+      for (const after of cuts(disk)) {
+        const reopened = open(after);
+        if (reopened.status === "quarantined") {
+          expect(reopened.reason).toContain("synchronous=OFF");
+        } else if (reopened.position.txid === before.position.txid) {
+          checkContent(reopened, before.content, 512);
+        } else checkContent(reopened, wanted, 1024);
+      }
+      if (isOver) break;
+    }
+  });
+});
+
+describe("after kill -9 and then a power cut", () => {
+  it("while the node starts, the file has nothing that the log could still lose", () => {
+    for (let nth = 1; nth <= 12; nth++) {
+      const { disk, pager } = started("wal", "normal");
+      for (let i = 0; i < 4; i++) pager.transaction({ pgnos: [1, 2 + i], pageCount: 6 });
+      const killed = disk.kill();
+      killed.cutAt(nth);
+      try {
+        open(killed);
+      } catch (error) {
+        if (!(error instanceof PowerCut)) throw error;
+      }
+      for (const after of cuts(killed)) {
+        const reopened = open(after);
+        expect(reopened.reason).toBe("");
+        checkConsistent(reopened);
+      }
+    }
+  });
+
+  it("a journal that nobody saw any more does not undo what was committed", () => {
+    const { disk, pager } = started("delete", "off");
+    for (let i = 0; i < 3; i++) pager.transaction({ pgnos: [1, 2 + i], pageCount: 5 });
+    const killed = disk.kill();
+    open(killed);
+    for (const after of cuts(killed)) expectContent(after, pager.committed, 512);
+  });
+
+  it("a database is there whose creator was killed before its directory was durable", () => {
+    for (let nth = 1; nth <= 30; nth++) {
+      const disk = new FakeDisk();
+      disk.mkdir("/data/dbs");
+      disk.syncAll();
+      disk.cutAt(nth);
+      try {
+        const pager = new MiniPager(open(disk), new Random(1), { pageSize: 512 });
+        pager.transaction({ pgnos: [1, 2], pageCount: 2 });
+      } catch (error) {
+        if (!(error instanceof PowerCut)) throw error;
+      }
+      const killed = disk.kill();
+      const db = open(killed);
+      const pager = new MiniPager(db, new Random(2), { pageSize: 512 });
+      pager.reopen(contentOf(db), 512);
+      pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });
+      for (const after of cuts(killed)) expectContent(after, pager.committed, 512);
+    }
+  });
+});
+
+describe("a file that is written without a journal", () => {
+  it("is not taken for the truth once transactions have followed", () => {
+    const { disk, pager } = started("memory");
+    pager.transaction({ pgnos: [1, 2], pageCount: 5 });
+    pager.changeMode("wal");
+    pager.transaction({ pgnos: [1, 3], pageCount: 5 });
+    expectContent(disk.kill(), pager.committed, 512);
+  });
+
+  it("is looked at, although the log went on in another segment meanwhile", () => {
+    const { disk, db, pager } = started("memory");
+    let requests = 0;
+    pager.beforeIo = () => {
+      if (++requests === 4) throw new Error("killed");
+    };
+    expect(() => pager.transaction({ pgnos: [1, 2, 3, 4], pageCount: 5 })).toThrow("killed");
+    db.log.rotateIfOlderThan(Infinity);
+    const reopened = open(disk.kill());
+    expect(reopened.reason).toBe("");
+    checkConsistent(reopened);
+    expect(reopened.position.txid).toBe(db.position.txid + 1);
+  });
+});
+
+it("a checkpoint that cuts the file leaves nothing to be read from a WAL that starts over", () => {
+  const { db, pager } = started("wal");
+  pager.transaction({ pgnos: [1, 2, 3, 4], pageCount: 5 });
+  pager.checkpoint();
+  pager.transaction({ pgnos: [1], pageCount: 1 });
+  pager.checkpoint();
+  // Grows over pages that it does not write: they are what the WAL has of them.
+  pager.transaction({ pgnos: [1, 6], pageCount: 6 });
+  pager.checkpoint();
+  pager.restartWal();
+  pager.transaction({ pgnos: [6], pageCount: 6 });
+  checkContent(db, pager.committed, 512);
+});
+
+it("a replica takes a database that was dropped, and created with another page size", () => {
+  const { disk, db, pager } = started("delete");
+  pager.drop();
+  const dropped = readAll(disk, db) ?? [];
+  const big = new MiniPager(db, new Random(3), { pageSize: 4096 });
+  big.transaction({ pgnos: [1, 2, 3], pageCount: 3 });
+  const created = (readAll(disk, db) ?? []).slice(dropped.length);
+  const apply = (on: FakeDisk, files: readonly Uint8Array[]): void => {
+    const host = new FakeHost();
+    host.primary = false;
+    const replica = open(on, host);
+    const locks = new FakeLocks();
+    const result = finish(applyTransactions(replica, new LocalWal(replica, locks), locks, files));
+    expect(result.kind).toBe("applied");
+  };
+  const disk2 = new FakeDisk();
+  apply(disk2, dropped);
+  const restarted = disk2.kill();
+  apply(restarted, created);
+  expectContent(restarted.kill(), big.committed, 4096);
+});
+
+it("a snapshot of another history with the same TXID does not overwrite the database", () => {
+  const { disk, db, pager } = started("delete");
+  pager.vacuum(1024, 2);
+  const other = new Content();
+  other.pageCount = 2;
+  for (const pgno of [1, 2]) other.pages.set(pgno, new Uint8Array(1024).fill(pgno));
+  const header = {
+    flags: 0,
+    pageSize: 1024,
+    commit: 2,
+    minTxid: 1,
+    maxTxid: db.position.txid,
+    timestampMs: 1_700_000_000_000,
+    preApplyChecksum: 0n,
+    walOffset: 0,
+    walSize: 0,
+    walSalt1: 0,
+    walSalt2: 0,
+    nodeId: 1n,
+  };
+  const pages = [...other.pages].map(([pgno, data]) => ({ pgno, data }));
+  const name = `snapshot-${db.position.txid.toString(16).padStart(16, "0")}.ltx`;
+  const snapshot = encodeLtx(header, pages, contentChecksum(other, 1024));
+  // The node was killed when it had received the snapshot, and before its log was exchanged.
+  const killed = disk.kill();
+  killed.put(`${DIRECTORY}/${name}`, snapshot);
+  expectContent(killed, pager.committed, 1024);
+});
+
+describe("a journal whose writer died", () => {
+  it("is played back when nobody has the database open any more", () => {
+    const { db, pager } = started("delete");
+    const before = pager.committed;
+    let requests = 0;
+    pager.beforeIo = () => {
+      if (++requests === 25) throw new Error("killed");
+    };
+    const options = { pgnos: [1, 2, 3, 4], pageCount: 5, spillEvery: 1 };
+    expect(() => pager.transaction(options)).toThrow("killed");
+    expect(db.hasHotJournal).toBe(true);
+    const locks = new FakeLocks();
+    locks.opens = 1;
+    finish(rollBackAbandoned(db, locks));
+    expect(db.hasHotJournal).toBe(true);
+    locks.opens = 0;
+    finish(rollBackAbandoned(db, locks));
+    expect(db.hasOpenChanges).toBe(false);
+    checkContent(db, before, 512);
+    expect(locks.held.size).toBe(0);
+  });
+});

@@ -1,0 +1,145 @@
+import type { Database } from "../../../src/database/database.ts";
+import { LocalWal } from "../../../src/database/local-wal.ts";
+import { LogReader } from "../../../src/database/log/log-reader.ts";
+import { openDatabase } from "../../../src/database/recover.ts";
+import type { Job } from "../../../src/database/host.ts";
+import { runJob } from "../../../src/database/host.ts";
+import { FakeDisk, PowerCut } from "../database/support/fake-disk.ts";
+import type { Random } from "../database/support/fake-disk.ts";
+import { FakeKernel, FakeLocks } from "../database/support/fake-mount.ts";
+import { FakeHost } from "../database/support/node.ts";
+import { Violation } from "./oracle.ts";
+
+const DATABASES = "/data/dbs";
+
+/** The kernel may take its time with notifications. */
+class SlowKernel extends FakeKernel {
+  isSlow = false;
+  readonly #waiting: (() => void)[] = [];
+  override settled(then: () => void): void {
+    if (this.isSlow) this.#waiting.push(then);
+    else then();
+  }
+  catchUp(): void {
+    this.isSlow = false;
+    for (const then of this.#waiting.splice(0)) then();
+  }
+}
+
+/** One database as the mount thread has it. */
+export class SimDatabase {
+  readonly db: Database;
+  readonly kernel: SlowKernel = new SlowKernel();
+  readonly locks: FakeLocks = new FakeLocks();
+  readonly local: LocalWal;
+  readonly reader: LogReader;
+  /** A job is under way: the next one waits for it. */
+  isBusy = false;
+
+  constructor(db: Database, reader: LogReader) {
+    this.db = db;
+    db.kernel = this.kernel;
+    this.local = new LocalWal(db, this.locks);
+    this.reader = reader;
+  }
+
+  /** Readers leave and the kernel answers: no job has anything left to wait for. */
+  unblock(): void {
+    while (this.isBusy) {
+      this.kernel.catchUp();
+      this.locks.release();
+    }
+  }
+}
+
+/** A node of the cluster: its disk, and what its process knows. */
+export class SimNode {
+  readonly name: string;
+  disk: FakeDisk = new FakeDisk();
+  host: FakeHost = new FakeHost();
+  isUp = false;
+  /** Incremented at each start: what was begun before it is void. */
+  life = 0;
+  readonly databases: Map<string, SimDatabase> = new Map<string, SimDatabase>();
+
+  constructor(name: string) {
+    this.name = name;
+    this.disk.mkdir(DATABASES);
+    this.disk.syncAll();
+  }
+
+  boot(isPrimary: boolean): void {
+    this.life++;
+    this.databases.clear();
+    const { now } = this.host;
+    this.host = new FakeHost();
+    this.host.now = now;
+    this.host.primary = isPrimary;
+    this.isUp = true;
+    for (const name of this.disk.list(DATABASES).sort()) this.open(name);
+  }
+
+  open(name: string): SimDatabase {
+    const known = this.databases.get(name);
+    if (known !== undefined) return known;
+    const directory = `${DATABASES}/${name}`;
+    this.disk.mkdir(directory);
+    const db = openDatabase(name, this.host, this.disk, directory);
+    // What the disk refused while it died is no outcome.
+    if (this.disk.isDead) throw new PowerCut("the power went during the start");
+    const opened = new SimDatabase(db, new LogReader(this.disk, directory));
+    this.databases.set(name, opened);
+    return opened;
+  }
+
+  /** An operator removes a database that cannot be mended. */
+  wipe(name: string): void {
+    this.databases.get(name)?.db.close();
+    this.databases.delete(name);
+    this.disk.removeDirectory(`${DATABASES}/${name}`);
+    this.disk.syncAll();
+  }
+
+  /** Everything is closed in order, as at a stop on purpose. */
+  stop(): void {
+    for (const { db } of this.databases.values()) db.close();
+    for (const files of this.host.retiredFiles) files.closeAll();
+    if (this.disk.isDead) throw new PowerCut("the power went during the stop");
+    if (this.disk.openHandles > 0) {
+      throw new Violation(`${this.name} stopped with ${this.disk.openHandles} files open`);
+    }
+    this.disk = this.disk.kill();
+    this.isUp = false;
+  }
+
+  crash(kind: "power" | "kill", random: Random): void {
+    this.disk = kind === "power" ? this.disk.powerCut(random) : this.disk.kill();
+    this.isUp = false;
+  }
+
+  /** Runs a job of a database; `done` comes now or when what it waits for has come. */
+  run<T>(at: SimDatabase, job: Job<T>, done: (result: T) => void): void {
+    at.isBusy = true;
+    const { life } = this;
+    let failure: { error: unknown } | undefined;
+    runJob(
+      job,
+      (result) => {
+        at.isBusy = false;
+        if (life === this.life && this.isUp && !this.disk.isDead) done(result);
+      },
+      (error) => {
+        at.isBusy = false;
+        failure = { error };
+      },
+    );
+    if (failure !== undefined) throw failure.error;
+  }
+
+  /** Nobody has the database open: descriptors are given back. */
+  releaseFiles(at: SimDatabase): void {
+    if (at.locks.opens > 0 || at.isBusy) return;
+    at.db.files.closeAll();
+    at.db.log.release();
+  }
+}
