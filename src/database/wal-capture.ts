@@ -93,6 +93,7 @@ export class WalCapture {
 
   /** A WRITE to the WAL by an application. */
   write(offset: number, data: Uint8Array, start: number, length: number, file: OpenFile): Outcome {
+    if (!this.#fits(offset, data, start, length, file)) return "io";
     if (this.#header !== undefined && offset >= WAL_HEADER_SIZE) {
       const inFrame = (offset - WAL_HEADER_SIZE) % this.#frameSize;
       const frame = (offset - WAL_HEADER_SIZE - inFrame) / this.#frameSize;
@@ -109,6 +110,20 @@ export class WalCapture {
       }
     }
     return this.#writeOther(offset, data, start, length, file);
+  }
+
+  /**
+   * A WAL whose pages are of another size than its database's is of another database. SQLite would
+   * take it all the same, and the database with it.
+   */
+  #fits(offset: number, data: Uint8Array, start: number, length: number, file: OpenFile): boolean {
+    const { pageSize } = this.#store;
+    if (pageSize === 0) return true;
+    if (offset >= WAL_HEADER_SIZE) return (this.#header?.pageSize ?? pageSize) === pageSize;
+    const bytes = new Uint8Array(WAL_HEADER_SIZE);
+    file.readAt(bytes, 0, WAL_HEADER_SIZE, 0);
+    bytes.set(data.subarray(start, start + Math.min(length, WAL_HEADER_SIZE - offset)), offset);
+    return (decodeWalHeader(bytes, 0)?.pageSize ?? pageSize) === pageSize;
   }
 
   #writeFrameHeader(

@@ -79,15 +79,16 @@ export class LitefsFileSystem implements FuseHandler {
     });
     names.conversion = this.#conversion;
     const plainRequests = new PlainRequests(plain, handles);
+    this.#runway = new WalRunway((message) => host.storeNow(message));
+    const runway = this.#runway;
     const renames = new Renames(host, names, plain, this.#conversion);
     const flush = (): void => outbox.flush();
-    const options = { host, nodes, handles, names, plain, plainRequests, renames, flush };
+    const options = { host, nodes, handles, names, plain, plainRequests, renames, runway, flush };
     this.#nameRequests = new NameRequests(options);
     this.#plain = plain;
     this.#plainRequests = plainRequests;
     this.#names = names;
     this.#locks = new ApplicationLocks(() => host.isPrimary());
-    this.#runway = new WalRunway((message) => host.storeNow(message));
   }
 
   get entries(): ReadonlyMap<string, DatabaseEntry> {
@@ -488,6 +489,7 @@ export class LitefsFileSystem implements FuseHandler {
 
   #replyAttributes(request: FuseRequest, node: FileNode | TextNode): void {
     const timeoutMs = node.type === "file" ? FOREVER_MS : 0;
+    if (node.type === "file" && node.kind === "wal") this.#runway.retract(node);
     this.#replies.replyAttr(request.uniqueLo, request.uniqueHi, attributesOf(node), timeoutMs);
   }
 

@@ -16,6 +16,7 @@ import type { PlainFiles } from "./plain-files.ts";
 import type { PlainNode } from "./plain-node.ts";
 import type { PlainRequests } from "./plain-requests.ts";
 import type { Renames } from "./renames.ts";
+import type { WalRunway } from "./wal-runway.ts";
 
 export interface NameRequestsOptions {
   readonly host: FileSystemHost;
@@ -25,6 +26,7 @@ export interface NameRequestsOptions {
   readonly plain: PlainFiles;
   readonly plainRequests: PlainRequests;
   readonly renames: Renames;
+  readonly runway: WalRunway;
   /** Sends the notifications that have collected. */
   flush(): void;
 }
@@ -60,7 +62,10 @@ export class NameRequests {
       const appears = kind === "file" || kind === "invalid";
       this.replies.replyNegativeEntry(uniqueLo, uniqueHi, appears ? FOREVER_MS : 0);
     } else if (node.type === "plain") this.#options.plainRequests.replyEntry(request, node);
-    else this.replies.replyEntry(uniqueLo, uniqueHi, entryOf(node));
+    else {
+      if (node.type === "file" && node.kind === "wal") this.#options.runway.retract(node);
+      this.replies.replyEntry(uniqueLo, uniqueHi, entryOf(node));
+    }
   }
 
   create(request: FuseRequest, name: string, flags: number, mode: number): void {
@@ -95,6 +100,7 @@ export class NameRequests {
     }
     db.files.getOrCreate(kind);
     const node = entry.node(kind);
+    if (kind === "wal") this.#options.runway.retract(node);
     const fh = this.#options.handles.open(node);
     this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, FOPEN_KEEP_CACHE);
   }
@@ -103,8 +109,11 @@ export class NameRequests {
     const { host, names, plain, plainRequests } = this.#options;
     const parent = this.#directory(request.nodeId);
     const node = parent === plain.root ? names.find(name) : undefined;
-    if (node?.type === "text") this.#replyError(request, errno.EPERM);
-    else if (node?.type === "file") {
+    if (node?.type === "text") {
+      // Of a database that is gone it is not listed, and whoever removes all that is finds it gone.
+      const isGone = this.#options.names.isOfDropped(name);
+      this.#replyError(request, isGone ? errno.ENOENT : errno.EPERM);
+    } else if (node?.type === "file") {
       this.#replyOutcome(request, this.#unlinkFile(node.entry, node.kind));
       host.afterReply();
     } else this.#guard(request, () => plainRequests.unlink(request, parent, name));

@@ -61,6 +61,13 @@ export class Namespace {
     return entry?.db.files.exists("database") === true ? entry : undefined;
   }
 
+  /** Whether a name is that of a virtual file beside a database that was dropped. */
+  isOfDropped(name: string): boolean {
+    const parsed = parseName(name);
+    if (parsed.kind !== "position" && parsed.kind !== "lock") return false;
+    return this.entries.get(parsed.database)?.db.files.exists("database") !== true;
+  }
+
   find(name: string): Node | undefined {
     const parsed = parseName(name);
     switch (parsed.kind) {

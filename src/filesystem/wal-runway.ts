@@ -6,6 +6,13 @@ const FIRST_STEP_BYTES = 64 * 1024;
 const MAX_STEP_BYTES = 512 * 1024;
 const zeros = new Uint8Array(MAX_STEP_BYTES);
 
+interface Laid {
+  /** Up to where the kernel has whole pages. */
+  end: number;
+  /** Where the file ends without what was laid. */
+  fileEnd: number;
+}
+
 /**
  * Lays zeros into the kernel's page cache ahead of the end of a WAL. A frame does not end where a
  * cached page does, and the kernel cuts a write in two at a page that it has only in part; where
@@ -18,8 +25,7 @@ const zeros = new Uint8Array(MAX_STEP_BYTES);
  */
 export class WalRunway {
   readonly #store: (message: Uint8Array) => void;
-  /** By node: up to where the kernel has whole pages. */
-  readonly #ends = new WeakMap<FileNode, number>();
+  readonly #laid = new WeakMap<FileNode, Laid>();
 
   constructor(store: (message: Uint8Array) => void) {
     this.#store = store;
@@ -27,22 +33,40 @@ export class WalRunway {
 
   /** Called before the answer to a WRITE that ends at an offset of the WAL. */
   extend(node: FileNode, writeEnd: number): void {
-    const end = this.#ends.get(node) ?? 0;
-    if (writeEnd < end) return;
+    const laid = this.#laid.get(node);
+    if (laid !== undefined && writeEnd < laid.end) {
+      if (writeEnd > laid.fileEnd) laid.fileEnd = writeEnd;
+      return;
+    }
     const file = node.files.get("wal");
     if (file === undefined) return;
-    const sizeBytes = Math.max(file.size(), writeEnd);
-    const start = Math.ceil(sizeBytes / PAGE_BYTES) * PAGE_BYTES;
-    const step = Math.min(MAX_STEP_BYTES, Math.max(FIRST_STEP_BYTES, floorToPage(sizeBytes)));
+    const fileEnd = Math.max(file.size(), writeEnd);
+    const start = Math.ceil(fileEnd / PAGE_BYTES) * PAGE_BYTES;
+    const step = Math.min(MAX_STEP_BYTES, Math.max(FIRST_STEP_BYTES, floorToPage(fileEnd)));
     // The size first: the kernel may ask for it as soon as it has seen the new end.
     file.truncate(start + step);
     this.#store(storeData(node.id, start, [zeros.subarray(0, step)]));
-    this.#ends.set(node, start + step);
+    if (laid === undefined) this.#laid.set(node, { end: start + step, fileEnd });
+    else {
+      laid.end = start + step;
+      laid.fileEnd = fileEnd;
+    }
+  }
+
+  /**
+   * Somebody asks for the size: what he is told is where the WAL ends, and the kernel drops what it
+   * has behind that.
+   */
+  retract(node: FileNode): void {
+    const laid = this.#laid.get(node);
+    if (laid === undefined) return;
+    this.#laid.delete(node);
+    node.files.get("wal")?.truncate(laid.fileEnd);
   }
 
   /** The file was cut: what the kernel had behind its end is gone. */
   forget(node: FileNode): void {
-    this.#ends.delete(node);
+    this.#laid.delete(node);
   }
 }
 

@@ -152,6 +152,34 @@ describe("a commit that is refused", () => {
   }
 });
 
+it("a WAL with pages of another size than the database's is refused, in whatever pieces", () => {
+  const disk = new FakeDisk();
+  const db = open(disk);
+  const pager = new MiniPager(db, new Random(1), { pageSize: 1024 });
+  pager.transaction({ pgnos: [1, 2], pageCount: 2 });
+  const other = open(new FakeDisk());
+  const otherPager = new MiniPager(other, new Random(2), { pageSize: 512 });
+  otherPager.transaction({ pgnos: [1, 2], pageCount: 2 });
+  otherPager.changeMode("wal");
+  otherPager.transaction({ pgnos: [2], pageCount: 2 });
+  const source = other.files.get("wal");
+  const bytes = new Uint8Array(source?.size() ?? 0);
+  source?.readAt(bytes, 0, bytes.length, 0);
+  expect(bytes.length).toBeGreaterThan(512);
+  const before = db.position;
+  for (const piece of [bytes.length, 32, 20]) {
+    const outcomes = [];
+    for (let at = 0; at < bytes.length; at += piece) {
+      outcomes.push(db.write("wal", at, bytes, at, Math.min(piece, bytes.length - at)));
+    }
+    expect(outcomes, `in pieces of ${piece}`).toContain("io");
+    expect(db.truncate("wal", 0)).toBe("ok");
+  }
+  expect(db.position).toEqual(before);
+  pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });
+  checkContent(db, pager.committed, 1024);
+});
+
 describe("any operation of the disk may fail", () => {
   for (const code of ["ENOSPC", "EIO"] as const) {
     for (const mode of ["wal", "delete", "persist"] as const) {
