@@ -8,6 +8,8 @@ import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
 import { SHARED_FIRST, SHARED_LAST } from "../sqlite/locks.ts";
 import { DAEMON_FH } from "./lock-table.ts";
 import type { LockTable } from "./lock-table.ts";
+import { readAccess } from "./shown-access.ts";
+import type { ShownAccess } from "./shown-access.ts";
 
 /** One file of a database as the kernel knows it. */
 export interface FileNode {
@@ -39,6 +41,8 @@ export class DatabaseEntry implements DaemonLocks {
   /** Files on which the daemon holds a lock. */
   readonly #locked = new Set<FileNode>();
   #running = false;
+  #access: ShownAccess | undefined;
+  #accessOf: DatabaseFiles | undefined;
   /** Where the database stood when the running job began. */
   #positionBefore: Position;
   readonly #newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode;
@@ -48,6 +52,16 @@ export class DatabaseEntry implements DaemonLocks {
     this.local = new LocalWal(db, this);
     this.#positionBefore = db.position;
     this.#newNode = newNode;
+  }
+
+  /** Permissions and owner that are shown for all files of the database. */
+  get access(): ShownAccess {
+    if (this.#access === undefined || this.#accessOf !== this.db.files) this.forgetAccess();
+    return (this.#access ??= readAccess(this.db.files.pathOf("database")));
+  }
+  forgetAccess(): void {
+    this.#access = undefined;
+    this.#accessOf = this.db.files;
   }
 
   /** The node of a file, made when it is first asked for. */

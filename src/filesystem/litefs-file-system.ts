@@ -3,7 +3,10 @@ import type { DatabaseFiles } from "../database/database-files.ts";
 import type { Outcome } from "../database/outcome.ts";
 import {
   F_UNLCK,
+  FATTR_GID,
+  FATTR_MODE,
   FATTR_SIZE,
+  FATTR_UID,
   FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
   FUSE_ROOT_ID,
@@ -33,6 +36,7 @@ import { PlainFiles } from "./plain-files.ts";
 import type { PlainNode } from "./plain-node.ts";
 import { PlainRequests } from "./plain-requests.ts";
 import { Renames } from "./renames.ts";
+import { changeAccess } from "./shown-access.ts";
 import { WalRunway } from "./wal-runway.ts";
 
 /**
@@ -189,6 +193,11 @@ export class LitefsFileSystem implements FuseHandler {
         return;
       }
       if (node.kind === "database") this.#handles.markWritten(fields.fh);
+    }
+    const isOfDatabase = node.kind === "database" && node.files === node.entry.db.files;
+    if (isOfDatabase && (valid & (FATTR_MODE | FATTR_UID | FATTR_GID)) !== 0) {
+      changeAccess(node.files.pathOf("database"), valid, fields);
+      node.entry.forgetAccess();
     }
     this.#replyAttributes(request, node);
   }

@@ -115,6 +115,10 @@ export class Namespace {
     return node?.kind === "file" && this.conversion.adoptCompanion(node, entry, kind) === "ok";
   }
 
+  /**
+   * Positions can be opened and are not listed: whoever copies or removes everything that begins
+   * with the name of a database wants its files.
+   */
   list(): DirectoryEntry[] {
     const names = [".", ".."].map((name): DirectoryEntry => ({ name, type: "directory" }));
     const add = (name: string): void => {
@@ -126,7 +130,6 @@ export class Namespace {
       for (const kind of ["database", "journal", "wal", "shm"] as const) {
         if (db.files.exists(kind)) add(nameOf(db.name, kind));
       }
-      if (db.store.pageCount > 0) add(`${db.name}-pos`);
     }
     for (const entry of this.#plain.list(this.#plain.root)) {
       if (this.liveEntry(parseName(entry.name)) === undefined) names.push(entry);

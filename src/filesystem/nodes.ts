@@ -3,6 +3,7 @@ import type { FileAttributes, FuseEntry } from "../fuse/attributes.ts";
 import { FUSE_ROOT_ID, S_IFDIR, S_IFREG } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
 import type { FileNode } from "./entry.ts";
+import type { ShownAccess } from "./shown-access.ts";
 import type { PlainNode } from "./plain-node.ts";
 
 /** A small file whose content is made when it is opened. */
@@ -27,6 +28,8 @@ export const LAG_FILE_BYTES = 11;
 const LAG_MAX_MS = 2147483647;
 const uid = process.getuid?.() ?? 0;
 const gid = process.getgid?.() ?? 0;
+const TEXT_ACCESS: ShownAccess = { mode: 0o444, uid, gid };
+const ROOT_ACCESS: ShownAccess = { mode: 0o777, uid, gid };
 
 /** Every change reaches the kernel through itself or by notification, so it may remember for long. */
 export const FOREVER_MS: number = 24 * 3600 * 1000;
@@ -58,12 +61,12 @@ export function entryOf(node: FileNode | TextNode): FuseEntry {
 export function attributesOf(node: FileNode | TextNode): FileAttributes {
   const isFile = node.type === "file";
   const timeMs = isFile ? Math.max(node.entry.db.log.state.timestampMs, mountedAtMs) : Date.now();
-  const mode = S_IFREG | (isFile ? 0o666 : 0o444);
-  return attributes(node.id, mode, 1, sizeOf(node), timeMs);
+  const access = isFile ? node.entry.access : TEXT_ACCESS;
+  return attributes(node.id, S_IFREG, access, 1, sizeOf(node), timeMs);
 }
 
 export function rootAttributes(): FileAttributes {
-  return attributes(FUSE_ROOT_ID, S_IFDIR | 0o777, 2, 0, mountedAtMs);
+  return attributes(FUSE_ROOT_ID, S_IFDIR, ROOT_ACCESS, 2, 0, mountedAtMs);
 }
 
 function sizeOf(node: FileNode | TextNode): number {
@@ -73,7 +76,8 @@ function sizeOf(node: FileNode | TextNode): number {
 
 function attributes(
   ino: number,
-  mode: number,
+  type: number,
+  access: ShownAccess,
   nlink: number,
   size: number,
   timeMs: number,
@@ -85,10 +89,10 @@ function attributes(
     atimeMs: timeMs,
     mtimeMs: timeMs,
     ctimeMs: timeMs,
-    mode,
+    mode: type | access.mode,
     nlink,
-    uid,
-    gid,
+    uid: access.uid,
+    gid: access.gid,
     rdev: 0,
     blksize: 4096,
   };

@@ -307,6 +307,67 @@ db.execute("VACUUM")`;
   await cluster.verify();
 });
 
+test("everything that begins with the name of a database can be copied and removed", async () => {
+  const cluster = await Cluster.start({ replicas: 1 });
+  const { primary, replica } = cluster;
+  createTable(primary.file("app.db"), 5);
+  const db = cluster.connect(primary, "app.db");
+  db.exec("INSERT INTO t(x) VALUES (1)");
+  const copy = path.join(cluster.directory, "copy");
+  fs.mkdirSync(copy);
+  shell("sh", ["-c", `cp ${primary.file("app.db")}* ${copy}`]);
+  expect(countRows(path.join(copy, "app.db"))).toBe(6);
+  cluster.closeConnections();
+  shell("sh", ["-c", `rm ${primary.file("app.db")}*`]);
+  await waitForNone(replica, "app.db");
+  const gone = tryShell("rm", [primary.file("app.db-pos")]);
+  expect(gone.stderr).toMatch(/No such file/);
+  await cluster.verify();
+});
+
+test("chmod and chown of a database are kept, for all of its files", async () => {
+  const cluster = await Cluster.start({ replicas: 1 });
+  const { primary, replica } = cluster;
+  createTable(primary.file("app.db"), 5);
+  await cluster.waitForReplicas("app.db");
+  const access = (node: TestNode, name: string) => {
+    const { mode, uid, gid } = fs.statSync(node.file(name));
+    return [mode & 0o7777, uid, gid];
+  };
+  expect(access(primary, "app.db")).toEqual([0o666, 0, 0]);
+  fs.chmodSync(primary.file("app.db"), 0o640);
+  fs.chownSync(primary.file("app.db"), 1234, 4321);
+  expect(access(primary, "app.db")).toEqual([0o640, 1234, 4321]);
+  await primary.restart();
+  const db = cluster.connect(primary, "app.db");
+  db.exec("INSERT INTO t(x) VALUES (1)");
+  for (const name of ["app.db", "app.db-wal"]) {
+    expect(access(primary, name), name).toEqual([0o640, 1234, 4321]);
+  }
+  expect(access(replica, "app.db")).toEqual([0o666, 0, 0]);
+  await cluster.verify();
+});
+
+test("the size of a WAL is what SQLite has written, whoever asks and when", async () => {
+  const cluster = await Cluster.start({ replicas: 0 });
+  const { primary } = cluster;
+  createTable(primary.file("app.db"), 1);
+  const db = cluster.connect(primary, "app.db");
+  db.pragma("wal_autocheckpoint=0");
+  for (let frames = 1; frames <= 40; frames++) {
+    db.exec("UPDATE t SET x = randomblob(500)");
+    if (frames % 3 > 0) continue;
+    expect(fs.statSync(primary.file("app.db-wal")).size).toBe(32 + frames * (24 + 4096));
+  }
+  const bytes = fs.readFileSync(primary.file("app.db-wal"));
+  expect(bytes.length).toBe(32 + 40 * (24 + 4096));
+  expect(bytes.subarray(-4096).some((byte) => byte !== 0)).toBe(true);
+  expect(db.pragma("integrity_check", { simple: true })).toBe("ok");
+  db.pragma("wal_checkpoint(TRUNCATE)");
+  expect(fs.statSync(primary.file("app.db-wal")).size).toBe(0);
+  await cluster.verify();
+});
+
 test("a database in a subdirectory works, for this node alone", async () => {
   const cluster = await Cluster.start({ replicas: 1 });
   const { primary, replica } = cluster;

@@ -26,7 +26,7 @@ export class SuiteUnavailable extends Error {
 export interface SourceOptions {
   /** Keeps source and programs for the next time. */
   readonly buildDirectory: string;
-  report(what: string): void;
+  readonly report: (what: string) => void;
 }
 
 export function defaultBuildDirectory(): string {
@@ -88,7 +88,7 @@ async function download(
   } catch (error) {
     throw new SuiteUnavailable(`Debian's mirror cannot be reached: ${lastLine(error)}`);
   }
-  const archive = fs.readdirSync(buildDirectory).find((name) => /\.orig\.tar\.xz$/.test(name));
+  const archive = fs.readdirSync(buildDirectory).find((name) => name.endsWith(".orig.tar.xz"));
   if (archive === undefined) throw new SuiteUnavailable("Debian has no source of sqlite3");
   await installPackages(report);
   const unpacked = `${sourceDirectory}.new`;
