@@ -3,6 +3,8 @@ import * as fs from "node:fs";
 import { ClusterIdStore } from "../cluster/cluster-id.ts";
 import { ClusterNode } from "../cluster/cluster-node.ts";
 import { EventHub } from "../cluster/events.ts";
+import { Forwarder } from "../cluster/forwarding/forwarder.ts";
+import { LoanDesk } from "../cluster/forwarding/loan-desk.ts";
 import { openHttp2Stream } from "../cluster/replication/http2-transport.ts";
 import { LagTracker } from "../cluster/replication/lag.ts";
 import { StreamClient } from "../cluster/replication/stream-client.ts";
@@ -29,6 +31,8 @@ import { FORWARDED_SIGNALS, Supervisor } from "./supervisor.ts";
 
 const HEARTBEAT_INTERVAL_MS = 1_000;
 const STREAM_READ_TIMEOUT_MS = 5_000;
+/** LiteFS's nodes count on this time, and do not renew. */
+const LOAN_MS = 30_000;
 const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
 /** How often `.lag` is brought up to date. */
 const LAG_REFRESH_MS = 100;
@@ -56,6 +60,7 @@ class Node {
   #mount: FuseMount | undefined;
   #http: HttpServer | undefined;
   #cluster: ClusterNode | undefined;
+  #forwarder: Forwarder | undefined;
   #onSignal: ((name: NodeJS.Signals) => void) | undefined;
 
   constructor(config: Config, options: RunNodeOptions, logger: Logger) {
@@ -203,19 +208,47 @@ class Node {
       maxBufferedBytes: MAX_BUFFERED_BYTES,
     });
     const { hostname, advertiseUrl, candidate } = config.lease;
+    const loans: LoanDesk = new LoanDesk({
+      engine,
+      clock,
+      log,
+      loanMs: LOAN_MS,
+      timeoutMs: config.forward.timeoutMs,
+      isPrimary: () => cluster.role.isPrimary,
+    });
+    const forwarder: Forwarder = new Forwarder({
+      engine,
+      nodeId,
+      clock,
+      log,
+      isEnabled: config.forward.enabled,
+      lingerMs: config.forward.lingerMs,
+      timeoutMs: config.forward.timeoutMs,
+      isPrimary: () => cluster.role.isPrimary,
+    });
+    this.#forwarder = forwarder;
     const events: EventHub = new EventHub(engine, () => cluster.role, log);
     const cluster: ClusterNode = new ClusterNode({
       engine,
       lease: new StaticLeaseProvider({ candidate, hostname, advertiseUrl }),
       clusterId,
       streams,
-      client,
+      client: {
+        follow: (url, observer, signal) => {
+          forwarder.setPrimary(url);
+          return client.follow(url, observer, signal);
+        },
+      },
       lag,
       clock,
       log,
       random: Math.random,
       reconnectDelayMs: config.lease.reconnectDelayMs,
-      onRoleChange: () => events.roleChanged(),
+      onRoleChange: ({ isPrimary }) => {
+        if (isPrimary) forwarder.setPrimary(undefined);
+        else loans.endAll();
+        events.roleChanged();
+      },
     });
     const metrics = createMetrics({
       databases: engine.databases,
@@ -238,6 +271,7 @@ class Node {
       engine,
       streams,
       events,
+      loans,
       metrics,
       log,
       importer,
@@ -317,6 +351,8 @@ class Node {
     this.#mount = undefined;
     if (this.#engine?.isDead === true)
       await this.#attempt("abort", async () => await mount?.abort());
+    // Whoever waits for the primary in a write would keep the mount from being unmounted.
+    this.#forwarder?.close();
     await this.#attempt("release the lease", async () => await this.#cluster?.stop());
     await this.#attempt("stop the http server", async () => await this.#http?.close());
     const engine = this.#engine;

@@ -13,6 +13,7 @@ export interface Config {
   readonly http: HttpConfig;
   readonly proxy: ProxyConfig;
   readonly lease: LeaseConfig;
+  readonly forward: ForwardConfig;
   readonly backup: BackupConfig;
   readonly log: LogConfig;
   readonly tracing: TracingConfig;
@@ -79,6 +80,12 @@ export interface ConsulConfig {
   readonly key: string;
   readonly ttlMs: number;
   readonly lockDelayMs: number;
+}
+
+export interface ForwardConfig {
+  readonly enabled: boolean;
+  readonly lingerMs: number;
+  readonly timeoutMs: number;
 }
 
 export interface BackupConfig {

@@ -265,6 +265,29 @@ const lease: readonly Option[] = [
   },
 ];
 
+const forward: readonly Option[] = [
+  {
+    key: "forward.enabled",
+    kind: "bool",
+    default: true,
+    meaning: "Whether applications on a replica may write, through the primary; not in LiteFS.",
+  },
+  {
+    key: "forward.linger",
+    kind: "duration",
+    default: "1s",
+    meaning:
+      "How long a replica keeps the right to write after its last transaction, if nobody else wants it.",
+  },
+  {
+    key: "forward.timeout",
+    kind: "duration",
+    default: "5s",
+    meaning:
+      "How long a write waits for its turn before the application gets SQLITE_BUSY, and a commit for its outcome.",
+  },
+];
+
 const backup: readonly Option[] = [
   {
     key: "backup.type",
@@ -330,6 +353,7 @@ export const OPTIONS: readonly Option[] = [
   ...http,
   ...proxy,
   ...lease,
+  ...forward,
   ...backup,
   ...log,
   ...tracing,

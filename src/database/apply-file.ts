@@ -1,6 +1,6 @@
 import { errorText, FormatError } from "../lib/errors.ts";
 import { decodeHeader, isSnapshot, LTX_HEADER_SIZE } from "../ltx/header.ts";
-import { applyReceived, mismatch } from "./apply.ts";
+import { applyReceived, mismatch, permitted } from "./apply.ts";
 import type { Database } from "./database.ts";
 import type { ApplyResult } from "./engine.ts";
 import type { DaemonLocks, Job } from "./host.ts";
@@ -18,6 +18,7 @@ export function* applyLtxFile(
   local: LocalWal,
   locks: DaemonLocks,
   path: string,
+  isPermitted?: () => boolean,
 ): Job<ApplyResult> {
   const { files } = db.files;
   const file = files.open(path, { readOnly: true });
@@ -26,7 +27,8 @@ export function* applyLtxFile(
     file?.close();
     return mismatch(db, "a received LTX file is gone or was cut off");
   }
-  if (isSnapshot(decodeHeader(head, 0))) {
+  // A forwarded one is the first transaction of a new database, and no node's word on an old one.
+  if (isPermitted === undefined && isSnapshot(decodeHeader(head, 0))) {
     file.close();
     return yield* applySnapshot(db, local, locks, path);
   }
@@ -38,7 +40,7 @@ export function* applyLtxFile(
       if (!(error instanceof FormatError)) throw error;
       return mismatch(db, `a received transaction is damaged: ${errorText(error)}`);
     }
-    return yield* applyReceived(db, local, locks, [transaction]);
+    return yield* applyReceived(db, local, locks, [permitted(transaction, isPermitted)]);
   } finally {
     file.close();
     files.remove(path);

@@ -22,15 +22,24 @@ export function* applyTransactions(
   local: LocalWal,
   locks: DaemonLocks,
   files: readonly Uint8Array[],
+  isPermitted?: () => boolean,
 ): Job<ApplyResult> {
   let transactions: ReceivedTransaction[];
   try {
-    transactions = files.map(decodeReceived);
+    transactions = files.map((ltx) => permitted(decodeReceived(ltx), isPermitted));
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     return mismatch(db, `a received transaction is damaged: ${errorText(error)}`);
   }
   return yield* applyReceived(db, local, locks, transactions);
+}
+
+/** A transaction that a node has forwarded is subject to its right to write. */
+export function permitted(
+  transaction: ReceivedTransaction,
+  isPermitted: (() => boolean) | undefined,
+): ReceivedTransaction {
+  return isPermitted === undefined ? transaction : { ...transaction, isPermitted };
 }
 
 export function* applyReceived(
@@ -40,9 +49,27 @@ export function* applyReceived(
   transactions: readonly ReceivedTransaction[],
 ): Job<ApplyResult> {
   if (db.status === "quarantined") return { kind: "quarantined", reason: db.reason };
+  // Before any lock is taken: nobody need wait for what is here already.
+  if (newOnes(db, transactions).length === 0) return { kind: "applied", position: db.position };
   return isLocalWal(db, locks)
     ? yield* applyThroughWal(db, local, locks, transactions)
     : yield* applyInPlace(db, locks, transactions);
+}
+
+/**
+ * Those that the database does not have yet. What this node has forwarded to the primary comes
+ * back by the stream, and perhaps while its own commit is still waiting for the answer.
+ */
+function newOnes(
+  db: Database,
+  transactions: readonly ReceivedTransaction[],
+): readonly ReceivedTransaction[] {
+  let known = 0;
+  for (const { header, postHi, postLo } of transactions) {
+    if (header.maxTxid > db.log.txid || !db.applied.has(header.maxTxid, postHi, postLo)) break;
+    known++;
+  }
+  return known === 0 ? transactions : transactions.slice(known);
 }
 
 /**
@@ -63,9 +90,14 @@ function* applyThroughWal(
   db: Database,
   local: LocalWal,
   locks: DaemonLocks,
-  transactions: readonly ReceivedTransaction[],
+  received: readonly ReceivedTransaction[],
 ): Job<ApplyResult> {
-  yield* lockWal(locks, WAL_WRITE_LOCK);
+  let transactions = received;
+  while (locks.isHeldExclusively() || !locks.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
+    yield (resume) => locks.whenReleased(resume);
+    transactions = newOnes(db, transactions);
+    if (transactions.length === 0) return { kind: "applied", position: db.position };
+  }
   let stopped: Stopped | undefined;
   let rest: readonly ReceivedTransaction[] = [];
   try {
@@ -148,12 +180,14 @@ function appendPageOne(db: Database, local: LocalWal, commit: number): void {
 function* applyInPlace(
   db: Database,
   locks: DaemonLocks,
-  transactions: readonly ReceivedTransaction[],
+  received: readonly ReceivedTransaction[],
 ): Job<ApplyResult> {
   let stopped: Stopped | undefined;
   let next = 0;
+  let transactions = received;
   try {
     yield* lockOutReaders(locks);
+    transactions = newOnes(db, received);
     const accepted: ReceivedTransaction[] = [];
     for (; next < transactions.length && stopped === undefined; next++) {
       const transaction = transactions[next];
@@ -248,6 +282,10 @@ export function* lockWal(locks: DaemonLocks, last: number): Job<void> {
 function refusalOf(db: Database, transaction: ReceivedTransaction): string | undefined {
   const { header } = transaction;
   const { store, log } = db;
+  if (transaction.isPermitted?.() === false) return "the right to write has ended";
+  if (transaction.isPermitted !== undefined && header.maxTxid !== header.minTxid) {
+    return "a forwarded file must hold one transaction";
+  }
   if (header.minTxid !== log.txid + 1) {
     return `it has TXID ${header.minTxid}, the database is at ${log.txid}`;
   }

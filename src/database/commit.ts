@@ -1,4 +1,5 @@
 import { CHECKSUM_FLAG_HI, Crc64, halvesToBigint, pageCrc } from "../ltx/crc64.ts";
+import { LtxEncoder } from "../ltx/encoder.ts";
 import type { LtxHeader } from "../ltx/header.ts";
 import { lockPgno } from "../sqlite/locks.ts";
 import type { PageStore } from "./page-store.ts";
@@ -45,6 +46,14 @@ export interface Commit {
   readonly absolute?: true;
 }
 
+/** What a commit comes to: the headers of its LTX file, and the pages that go with it. */
+interface Plan {
+  readonly header: LtxHeader;
+  readonly postHi: number;
+  readonly postLo: number;
+  readonly gap: GapPages;
+}
+
 /**
  * Appends a transaction to the log: computes the new database checksum from the old checksums of
  * the pages it touches, and writes the LTX. Returns false when nothing has changed, which is what
@@ -52,15 +61,58 @@ export interface Commit {
  * the log then is as before. The page store is not touched: the caller does that after success.
  */
 export function appendCommit(store: PageStore, log: TransactionLog, commit: Commit): boolean {
-  const { pages, pageCount } = commit;
+  const plan = planCommit(store, log, commit);
+  if (plan === undefined) return false;
+  const mark = log.mark();
+  try {
+    const writer = log.begin(plan.header);
+    writePages(plan, commit.pages, writer);
+    log.finish(writer, plan.header, plan.postHi, plan.postLo);
+  } catch (error) {
+    log.truncateTo(mark);
+    throw error;
+  }
+  return true;
+}
+
+/** An LTX file made for another node, which decides whether it becomes a transaction. */
+export interface EncodedCommit {
+  readonly header: LtxHeader;
+  readonly postHi: number;
+  readonly postLo: number;
+}
+
+/** Encodes a transaction without appending it; undefined when nothing has changed. */
+export function encodeCommit(
+  store: PageStore,
+  log: TransactionLog,
+  commit: Commit,
+  sink: (bytes: Uint8Array) => void,
+): EncodedCommit | undefined {
+  const plan = planCommit(store, log, commit);
+  if (plan === undefined) return undefined;
+  const { header, postHi, postLo } = plan;
+  const encoder = new LtxEncoder(sink);
+  encoder.writeHeader(header);
+  const { pageSize } = header;
+  writePages(plan, commit.pages, {
+    addPage: (pgno, page, start, crcHi, crcLo) =>
+      encoder.writePage(pgno, page.subarray(start, start + pageSize), crcHi, crcLo),
+  });
+  encoder.close(halvesToBigint(postHi, postLo));
+  return { header, postHi, postLo };
+}
+
+/** Undefined when nothing has changed. */
+function planCommit(store: PageStore, log: TransactionLog, commit: Commit): Plan | undefined {
+  const { pageCount } = commit;
   const gap = new GapPages(store, commit);
   const delta = checksumDelta(store, commit, gap);
   const absolute = log.txid === 0 || commit.absolute === true;
   const postHi = (absolute ? delta.hi : log.checksumHi ^ delta.hi) | CHECKSUM_FLAG_HI;
   const postLo = absolute ? delta.lo : log.checksumLo ^ delta.lo;
   const isSame = absolute ? postHi === log.checksumHi && postLo === log.checksumLo : !delta.changed;
-  if (isSame && pageCount === store.pageCount && log.txid > 0) return false;
-
+  if (isSame && pageCount === store.pageCount && log.txid > 0) return undefined;
   const header: LtxHeader = {
     flags: 0,
     pageSize: commit.pageSize,
@@ -75,33 +127,33 @@ export function appendCommit(store: PageStore, log: TransactionLog, commit: Comm
     walSalt2: commit.wal.salt2,
     nodeId: commit.nodeId,
   };
-  const mark = log.mark();
-  try {
-    const writer = log.begin(header);
-    let next = 0;
-    for (const pgno of gap.pgnos) {
-      for (; next < pages.count && pages.pgno(next) < pgno; next++) write(next);
-      gap.load(pgno);
-      writer.addPage(pgno, gapPage, 0, crc.hi, crc.lo);
-    }
-    for (; next < pages.count; next++) write(next);
-    log.finish(writer, header, postHi, postLo);
+  return { header, postHi, postLo, gap };
+}
 
-    function write(index: number): void {
-      const page = pages.page(index);
-      writer.addPage(
-        pages.pgno(index),
-        page,
-        pages.pageStart,
-        pages.crcHi(index),
-        pages.crcLo(index),
-      );
-    }
-  } catch (error) {
-    log.truncateTo(mark);
-    throw error;
+interface PageWriter {
+  addPage(pgno: number, page: Uint8Array, start: number, crcHi: number, crcLo: number): void;
+}
+
+/** In ascending order: the pages of the transaction, and between them those of its gaps. */
+function writePages({ gap }: Plan, pages: ChangedPages, writer: PageWriter): void {
+  let next = 0;
+  for (const pgno of gap.pgnos) {
+    for (; next < pages.count && pages.pgno(next) < pgno; next++) write(next);
+    gap.load(pgno);
+    writer.addPage(pgno, gapPage, 0, crc.hi, crc.lo);
   }
-  return true;
+  for (; next < pages.count; next++) write(next);
+
+  function write(index: number): void {
+    const page = pages.page(index);
+    writer.addPage(
+      pages.pgno(index),
+      page,
+      pages.pageStart,
+      pages.crcHi(index),
+      pages.crcLo(index),
+    );
+  }
 }
 
 /** The pages of a transaction that is in the log become the committed ones. */

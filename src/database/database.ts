@@ -2,23 +2,29 @@ import { errorText } from "../lib/errors.ts";
 import type { Position } from "../lib/position.ts";
 import type { WalHeader } from "../sqlite/wal.ts";
 import { FRAME_HEADER_SIZE, frameOffset } from "../sqlite/wal.ts";
+import { AppliedPositions } from "./applied-positions.ts";
 import { truncateByCheckpoint, writeCheckpoint } from "./checkpoint-write.ts";
 import { adoptPages, appendCommit, NO_WAL_RANGE } from "./commit.ts";
+import { CommitForwarding } from "./commit-forwarding.ts";
 import type { ChangedPages, Commit, WalRange } from "./commit.ts";
 import type { DatabaseFiles, FileKind } from "./database-files.ts";
 import type { DatabaseStatus } from "./engine.ts";
+import type { CommitArbiter, Decision } from "./forwarded-commit.ts";
 import type { DatabaseHost, KernelCache } from "./host.ts";
 import { noKernelCache } from "./host.ts";
 import type { TransactionLog } from "./log/transaction-log.ts";
 import type { OpenTransaction } from "./open-transaction.ts";
 import { outcomeOf } from "./outcome.ts";
-import type { Outcome } from "./outcome.ts";
+import type { FinalOutcome, Outcome } from "./outcome.ts";
 import { PageStore } from "./page-store.ts";
 import { writeQuarantineMark } from "./quarantine-mark.ts";
 import { RollbackCapture } from "./rollback-capture.ts";
 import { invalidatePages } from "./stale-pages.ts";
 import { WalCapture } from "./wal-capture.ts";
 import type { WalCaptureOwner } from "./wal-capture.ts";
+
+/** After so many commits without a sync of the WAL the application is taken not to want any. */
+const UNSYNCED_COMMITS = 8;
 
 export interface WriteCounters {
   databaseWrites: number;
@@ -47,6 +53,7 @@ export class Database implements WalCaptureOwner {
   readonly store: PageStore;
   readonly log: TransactionLog;
   readonly wal: WalCapture;
+  readonly applied: AppliedPositions;
   readonly #rollback: RollbackCapture;
   kernel: KernelCache = noKernelCache;
   readonly counters: WriteCounters = {
@@ -64,12 +71,17 @@ export class Database implements WalCaptureOwner {
   /** Set when SQLite was told of an error after the commit was captured: see `finish`. */
   suspect = false;
   quarantineCause: QuarantineCause = "damage";
+  /** Set while another node, the primary, has lent this one the right to write. */
+  arbiter: CommitArbiter | undefined;
+  readonly #forwarding = new CommitForwarding(this);
+  #commitsSinceWalSync = 0;
 
   constructor(name: string, host: DatabaseHost, files: DatabaseFiles, log: TransactionLog) {
     this.name = name;
     this.host = host;
     this.files = files;
     this.log = log;
+    this.applied = new AppliedPositions(log, files.files, files.directory);
     this.store = new PageStore(files);
     files.onSyncFailed = (error) => this.#pagesMayBeLost(error);
     log.onFailed = (error) => {
@@ -87,6 +99,30 @@ export class Database implements WalCaptureOwner {
 
   get position(): Position {
     return this.log.position;
+  }
+
+  /** Set on the primary while it has lent the right to write to another node. */
+  isLent = false;
+
+  /** Whether an application's write may become a transaction: here, or at the primary. */
+  get isWritable(): boolean {
+    return this.host.isPrimary() ? !this.isLent : this.arbiter !== undefined;
+  }
+
+  /** Told once, after an operation was answered with "later". */
+  whenDecided(then: (outcome: FinalOutcome) => void): void {
+    this.#forwarding.whenDecided(then);
+  }
+  get isUndecided(): boolean {
+    return this.#forwarding.isPending;
+  }
+  /** Sends a commit to the primary; `settle` carries out here what was decided there. */
+  submit(
+    commit: Commit,
+    isDurable: boolean,
+    settle: (decision: Decision) => FinalOutcome,
+  ): Outcome {
+    return this.#forwarding.submit(commit, isDurable, settle);
   }
 
   /**
@@ -195,6 +231,7 @@ export class Database implements WalCaptureOwner {
     if (file === undefined || kind === "shm") return "ok";
     // After a power cut the log alone is read: what it holds need not be durable in the WAL as well.
     if (kind === "wal") {
+      this.#commitsSinceWalSync = 0;
       this.#syncLog();
     } else if (kind === "journal") {
       file.sync();
@@ -238,8 +275,12 @@ export class Database implements WalCaptureOwner {
   get isEmptied(): boolean {
     return this.#rollback.isEmptied;
   }
+  get isJournalHot(): boolean {
+    return this.#rollback.isJournalHot;
+  }
   takeBackOpenChanges(): void {
     this.#rollback.takeBack();
+    this.kernel.invalidateName("journal");
   }
   forgetOpenChanges(): void {
     this.#rollback.forget();
@@ -279,6 +320,13 @@ export class Database implements WalCaptureOwner {
     };
   }
 
+  /** The log has one transaction more, which this node had sent to the primary. */
+  forwarded(): void {
+    const { txid, checksumHi, checksumLo } = this.log;
+    this.applied.note(txid, checksumHi, checksumLo);
+    this.committed();
+  }
+
   /** The log has one transaction more. */
   committed(): void {
     this.counters.commits++;
@@ -290,12 +338,12 @@ export class Database implements WalCaptureOwner {
 
   #writeWal(offset: number, data: Uint8Array, start: number, length: number): Outcome {
     this.counters.walWrites++;
-    if (!this.host.isPrimary()) return "read-only";
+    if (!this.isWritable) return "read-only";
     let outcome: Outcome = "io";
     try {
       outcome = this.wal.write(offset, data, start, length, this.files.getOrCreate("wal"));
     } finally {
-      if (outcome !== "ok") this.suspect = true;
+      if (outcome !== "ok" && outcome !== "later") this.suspect = true;
     }
     return outcome;
   }
@@ -305,31 +353,49 @@ export class Database implements WalCaptureOwner {
   }
 
   commitWal(open: OpenTransaction, header: WalHeader, pageCount: number): Outcome {
-    if (!this.host.isPrimary()) return "read-only";
+    if (!this.isWritable) return "read-only";
     if (header.pageSize !== this.store.pageSize) return "io";
-    if (this.store.snapshots.size > 0) {
-      for (let i = 0; i < open.count; i++) this.store.preserve(open.pgno(i));
-      this.store.preserveBeyond(pageCount);
-    }
     const range: WalRange = {
       offsetBytes: frameOffset(open.firstFrame, header.pageSize),
       sizeBytes: open.frameCount * (FRAME_HEADER_SIZE + header.pageSize),
       salt1: header.salt1,
       salt2: header.salt2,
     };
-    const baseTxid = this.log.txid;
+    const commit = this.newCommit(open, pageCount, range);
+    if (!this.host.isPrimary()) {
+      const isDurable = this.#commitsSinceWalSync++ < UNSYNCED_COMMITS;
+      return this.submit(commit, isDurable, (decision) => {
+        if (decision === "unchanged") {
+          this.adoptWal(open, pageCount, false);
+          return "ok";
+        }
+        const outcome = this.wal.decided(decision === "committed");
+        if (outcome !== "ok") this.suspect = true;
+        return outcome;
+      });
+    }
     let changed: boolean;
     try {
-      changed = appendCommit(this.store, this.log, this.newCommit(open, pageCount, range));
+      changed = appendCommit(this.store, this.log, commit);
     } catch (error) {
       this.host.logger.error("commit failed", { db: this.name, error: errorText(error) });
       return outcomeOf(error);
     }
-    if (this.store.frames.count === 0) this.store.frames.baseTxid = baseTxid;
-    adoptPages(this.store, open, pageCount);
-    for (let i = 0; i < open.frameCount; i++) this.store.frames.append(open.pgnoOfFrame(i));
+    this.adoptWal(open, pageCount, changed);
     if (changed) this.committed();
     return "ok";
+  }
+
+  /** The frames of a transaction that is in the log become the committed ones. */
+  adoptWal(open: OpenTransaction, pageCount: number, isChanged: boolean): void {
+    if (this.store.snapshots.size > 0) {
+      for (let i = 0; i < open.count; i++) this.store.preserve(open.pgno(i));
+      this.store.preserveBeyond(pageCount);
+    }
+    const { frames } = this.store;
+    if (frames.count === 0) frames.baseTxid = this.log.txid - (isChanged ? 1 : 0);
+    adoptPages(this.store, open, pageCount);
+    for (let i = 0; i < open.frameCount; i++) frames.append(open.pgnoOfFrame(i));
   }
 
   beforeWalReset(): void {
@@ -359,7 +425,7 @@ export class Database implements WalCaptureOwner {
   /** An application removes the database: on the primary that is a transaction of its own. */
   drop(): Outcome {
     if (this.store.pageCount > 0) {
-      if (!this.host.isPrimary()) return "read-only";
+      if (!this.host.isPrimary() || this.isLent) return "read-only";
       try {
         this.appendDeletion();
       } catch (error) {

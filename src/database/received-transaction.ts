@@ -20,6 +20,8 @@ export interface ReceivedTransaction {
   /** Checksums with FLAG: hi and lo alternating. */
   readonly checksums: readonly number[];
   readonly bytes: LtxBytes;
+  /** Of a transaction that another node has forwarded: whether it may still write. */
+  readonly isPermitted?: () => boolean;
   /** Visits the pages in ascending order; `page` is valid only during the call. */
   readonly eachPage: (visit: (pgno: number, page: Uint8Array) => void) => void;
 }

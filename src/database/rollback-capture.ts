@@ -14,8 +14,9 @@ import type { Database } from "./database.ts";
 import { DirtyPages } from "./dirty-pages.ts";
 import type { OpenFile } from "./files.ts";
 import { rollBackJournal } from "./journal-rollback.ts";
+import type { Decision } from "./forwarded-commit.ts";
 import { outcomeOf } from "./outcome.ts";
-import type { Outcome } from "./outcome.ts";
+import type { FinalOutcome, Outcome } from "./outcome.ts";
 import {
   AllPages,
   checksumFile,
@@ -67,6 +68,10 @@ export class RollbackCapture {
     return this.#emptied && this.#loose;
   }
 
+  get isJournalHot(): boolean {
+    return this.#journalHot;
+  }
+
   /** All pages are about to be replaced or removed, and with them whatever was not committed. */
   forget(): void {
     this.#dirty.reset();
@@ -103,7 +108,6 @@ export class RollbackCapture {
     const db = this.#db;
     if (this.#journalHot) {
       rollBackJournal(db);
-      db.kernel.invalidateName("journal");
       db.kernel.invalidate("database", 0, 0);
       this.forget();
     } else if (this.#loose) {
@@ -134,7 +138,7 @@ export class RollbackCapture {
   // The database file.
 
   writeDatabase(offset: number, data: Uint8Array, start: number, length: number): Outcome {
-    if (!this.#db.host.isPrimary()) return "read-only";
+    if (!this.#mayWrite) return "read-only";
     if (!this.hasOpenChanges) {
       const outcome = this.#beginLooseWrites(offset, data, start, length);
       if (outcome !== "ok") return outcome;
@@ -158,6 +162,12 @@ export class RollbackCapture {
     if (this.#isWeak) return;
     this.#db.log.appendUnsynced();
     this.#isWeak = true;
+  }
+
+  /** What is written without a journal could not be taken back if the primary refuses it. */
+  get #mayWrite(): boolean {
+    const { host, isWritable } = this.#db;
+    return isWritable && (host.isPrimary() || this.#journalHot);
   }
 
   #learnPageSize(data: Uint8Array, start: number, length: number): void {
@@ -187,13 +197,14 @@ export class RollbackCapture {
     const { files, host, log, store } = this.#db;
     const file = files.getOrCreate("database");
     if (sizeBytes === file.size()) return "ok";
-    if (!host.isPrimary()) return "read-only";
+    if (!this.#db.isWritable) return "read-only";
     if (!this.hasOpenChanges) {
       // SQLite cuts the file only after the commit that made the database smaller.
       if (store.pageCount > 0 && sizeBytes >= store.pageCount * store.pageSize) {
         file.truncate(sizeBytes);
         return "ok";
       }
+      if (!host.isPrimary()) return "read-only";
       if (log.txid > 0) log.appendLoose();
       this.#loose = true;
       this.#dirty.markWhole();
@@ -221,18 +232,20 @@ export class RollbackCapture {
   }
 
   writeJournal(offset: number, data: Uint8Array, start: number, length: number): Outcome {
-    if (!this.#db.host.isPrimary()) return "read-only";
-    const journal = this.#db.files.getOrCreate("journal");
-    const write = (): void => journal.writeAt(data, start, length, offset);
+    if (!this.#db.isWritable) return "read-only";
+    const write = (bytes: Uint8Array, at: number): void =>
+      this.#db.files.getOrCreate("journal").writeAt(bytes, at, length, offset);
     if (offset === 0 && length >= JOURNAL_HEADER_SIZE && isZeroHeader(data, start)) {
-      return this.journalEnds(write);
+      // By the time of a decision the request's buffer has another request in it.
+      const header = data.slice(start, start + length);
+      return this.journalEnds(() => write(header, 0));
     }
     const isHot = offset === 0 && length >= JOURNAL_MAGIC_SIZE && isHotJournalHeader(data, start);
     // With FULL the records are synced before the header counts.
     if (isHot && (!this.#journalSynced || countsToEnd(data, start, length))) {
       this.#noteWeakJournal();
     }
-    write();
+    write(data, start);
     this.#journalSynced = false;
     if (isHot) this.#journalHot = true;
     return "ok";
@@ -251,6 +264,7 @@ export class RollbackCapture {
    * good as before, the log takes the transaction back, because SQLite will.
    */
   journalEnds(end: () => void): Outcome {
+    if (this.#db.isUndecided) return "io";
     if (!this.#journalHot) {
       end();
       return "ok";
@@ -296,11 +310,13 @@ export class RollbackCapture {
       host.logger.error("refused a commit", { db: name, reason: errorText(header) });
       return "io";
     }
-    if (!host.isPrimary()) return "read-only";
+    if (!this.#db.isWritable) return "read-only";
     const pageCount = databasePageCount(header, sizeBytes);
     const changesPageSize = header.pageSize !== store.pageSize && store.pageCount > 0;
+    const isWhole = dirty.isWhole || changesPageSize;
     try {
-      if (dirty.isWhole || changesPageSize) {
+      if (!host.isPrimary()) return this.#forward(isWhole, pageCount, end);
+      if (isWhole) {
         this.#commitWhole(header.pageSize, pageCount);
         end();
       } else this.#commitPages(pageCount, end);
@@ -311,6 +327,44 @@ export class RollbackCapture {
     dirty.reset();
     this.#loose = false;
     return "ok";
+  }
+
+  /** The application holds all locks on the database file while the primary decides. */
+  #forward(isWhole: boolean, pageCount: number, end: () => void): Outcome {
+    const { host, name, store } = this.#db;
+    const dirty = this.#dirty;
+    if (isWhole) {
+      host.logger.warn("a change of the page size must be made on the primary", { db: name });
+      this.takeBack();
+      return "io";
+    }
+    dirty.seal(pageCount);
+    const commit = this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE);
+    return this.#db.submit(commit, dirty.synced, (decision) => {
+      if (decision === "refused") {
+        // SQLite would leave the journal to the next one who opens the database, here nobody may.
+        this.takeBack();
+        return "io";
+      }
+      if (decision === "committed") {
+        store.preserveBeyond(pageCount);
+        adoptPages(store, dirty, pageCount);
+      }
+      return this.#endForwarded(decision, end);
+    });
+  }
+
+  #endForwarded(decision: Decision, end: () => void): FinalOutcome {
+    try {
+      if (decision === "committed") this.#makeDurable();
+      this.forget();
+      end();
+      return "ok";
+    } catch (error) {
+      // The primary has it; here the journal of it is left, which nobody may play back.
+      this.#db.quarantine(`it cannot end a journal: ${errorText(error)}`, "disk");
+      return "io";
+    }
   }
 
   #commitPages(pageCount: number, end: () => void): void {

@@ -1,3 +1,4 @@
+import { assert } from "../lib/assert.ts";
 import {
   decodeFrameHeader,
   decodeWalHeader,
@@ -9,15 +10,17 @@ import {
 import type { WalHeader } from "../sqlite/wal.ts";
 import type { OpenFile } from "./files.ts";
 import { OpenTransaction } from "./open-transaction.ts";
-import type { Outcome } from "./outcome.ts";
+import type { FinalOutcome, Outcome } from "./outcome.ts";
 import type { PageStore } from "./page-store.ts";
 
 /** What the capture tells the database it works for. */
 export interface WalCaptureOwner {
-  /** The open transaction is complete. Anything but "ok" refuses it. */
+  /** The open transaction is complete. "later" leaves it as it is until `WalCapture.decided`. */
   commitWal(open: OpenTransaction, header: WalHeader, pageCount: number): Outcome;
   /** A commit that was refused may be found in the WAL by whoever recovers it. */
   walIsUnsound(error: unknown): void;
+  /** It is in the log. */
+  adoptWal(open: OpenTransaction, pageCount: number, isChanged: boolean): void;
   /** The WAL starts over: what it held must be in the database file before that. */
   beforeWalReset(): void;
 }
@@ -50,7 +53,9 @@ export class WalCapture {
   #writtenFrames = 0;
   /** Frame of a refused commit, until SQLite writes a frame from its start again; or -1. */
   #refusedFrame = -1;
-  #refusal: Outcome = "io";
+  #refusal: FinalOutcome = "io";
+  /** A complete transaction that another node is deciding about. */
+  #undecided: { readonly file: OpenFile; readonly pageCount: number } | undefined;
 
   constructor(owner: WalCaptureOwner, store: PageStore) {
     this.#owner = owner;
@@ -93,6 +98,7 @@ export class WalCapture {
 
   /** A WRITE to the WAL by an application. */
   write(offset: number, data: Uint8Array, start: number, length: number, file: OpenFile): Outcome {
+    if (this.#undecided !== undefined) return "io";
     if (!this.#fits(offset, data, start, length, file)) return "io";
     if (this.#header !== undefined && offset >= WAL_HEADER_SIZE) {
       const inFrame = (offset - WAL_HEADER_SIZE) % this.#frameSize;
@@ -169,11 +175,8 @@ export class WalCapture {
     if (commit === 0) {
       this.#open.releasePage();
     } else {
-      const outcome = this.#commit(commit);
-      if (outcome !== "ok") {
-        this.#invalidate(file, frame, outcome);
-        return outcome;
-      }
+      const outcome = this.#commit(commit, file);
+      if (outcome !== "ok") return outcome;
     }
     return this.#nextFrame < this.#writtenFrames ? this.#extend(file) : "ok";
   }
@@ -245,11 +248,8 @@ export class WalCapture {
         this.#open.releasePage();
         continue;
       }
-      const outcome = this.#commit(commit);
-      if (outcome !== "ok") {
-        this.#invalidate(file, index, outcome);
-        return outcome;
-      }
+      const outcome = this.#commit(commit, file);
+      if (outcome !== "ok") return outcome;
     }
     return "ok";
   }
@@ -258,7 +258,7 @@ export class WalCapture {
    * The bytes of a refused commit are in the file already, and the kernel may have either half in
    * its page cache. With both halves gone here, no later recovery by SQLite can find a valid frame.
    */
-  #invalidate(file: OpenFile, frame: number, refusal: Outcome): void {
+  #invalidate(file: OpenFile, frame: number, refusal: FinalOutcome): void {
     this.#refusedFrame = frame;
     this.#refusal = refusal;
     const offset = WAL_HEADER_SIZE + frame * this.#frameSize;
@@ -271,19 +271,38 @@ export class WalCapture {
     this.#writtenFrames = Math.min(this.#writtenFrames, frame);
   }
 
-  #commit(pageCount: number): Outcome {
+  #commit(pageCount: number, file: OpenFile): Outcome {
     const header = this.#header;
     if (header === undefined) return "io";
-    const lastFrame = this.#nextFrame - 1;
-    const sum1 = this.#open.sum1(lastFrame);
-    const sum2 = this.#open.sum2(lastFrame);
     this.#open.seal(pageCount);
     const outcome = this.#owner.commitWal(this.#open, header, pageCount);
-    if (outcome !== "ok") return outcome;
-    this.#sum1 = sum1;
-    this.#sum2 = sum2;
+    if (outcome === "ok") this.#committed();
+    else if (outcome === "later") {
+      this.#open.releasePage();
+      this.#undecided = { file, pageCount };
+    } else this.#invalidate(file, this.#nextFrame - 1, outcome);
+    return outcome;
+  }
+
+  #committed(): void {
+    const lastFrame = this.#nextFrame - 1;
+    this.#sum1 = this.#open.sum1(lastFrame);
+    this.#sum2 = this.#open.sum2(lastFrame);
     this.#pendingFrame = -1;
     this.#open.reset(lastFrame + 1);
+  }
+
+  /** Another node has decided about the transaction that was left to it. */
+  decided(isCommitted: boolean): FinalOutcome {
+    const undecided = this.#undecided;
+    assert(undecided !== undefined, "a transaction to be decided");
+    this.#undecided = undefined;
+    if (!isCommitted) {
+      this.#invalidate(undecided.file, this.#nextFrame - 1, "io");
+      return "io";
+    }
+    this.#owner.adoptWal(this.#open, undecided.pageCount, true);
+    this.#committed();
     return "ok";
   }
 }

@@ -1,4 +1,10 @@
-import { PENDING_BYTE, RESERVED_BYTE, SHARED_LAST, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
+import {
+  PENDING_BYTE,
+  RESERVED_BYTE,
+  SHARED_LAST,
+  WAL_CKPT_LOCK,
+  WAL_WRITE_LOCK,
+} from "../sqlite/locks.ts";
 import { decodeWalIndexHeaderPair, WAL_INDEX_PREFIX_SIZE } from "../sqlite/wal-index-header.ts";
 import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
@@ -7,13 +13,16 @@ import type { FuseRequest } from "../fuse/request.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockWaiters } from "./lock-waiters.ts";
 import type { LockableNode } from "./nodes.ts";
+import type { TurnAnswer, TurnRequest } from "./write-turns.ts";
 
 /**
- * The fcntl locks of applications, kept by this daemon: every request comes here. Also the policy
- * of a replica, where SQLite's write lock is refused.
+ * The fcntl locks of applications, kept by this daemon: every request comes here. Whose turn it is
+ * to take SQLite's write lock, when other nodes write as well, is decided in WriteTurns.
  */
 export class ApplicationLocks {
   readonly #waiters = new LockWaiters();
+  /** Requests that wait for their turn to write. */
+  readonly #turns = new Set<TurnRequest>();
   readonly #isPrimary: () => boolean;
   /** Set when the session begins. */
   replies!: FuseReplies;
@@ -42,21 +51,31 @@ export class ApplicationLocks {
       this.replies.replyEmpty(uniqueLo, uniqueHi);
       return;
     }
-    if (
-      type === F_WRLCK &&
-      node.type === "file" &&
-      !this.#isPrimary() &&
-      this.#isWriteIntent(node, start, end)
-    ) {
-      this.#decideReplicaWrite(request, node, fh, ownerLo, ownerHi, start, end, pid);
-      return;
+    if (type === F_WRLCK && node.type === "file") {
+      const intent = this.#intent(node, start, end);
+      if (intent === "exclusive" && this.#isElsewhere(node, ownerLo, ownerHi)) {
+        this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
+        return;
+      }
+      if (intent === "write" && (!this.#isPrimary() || node.entry.turns.isContended)) {
+        if (this.#isCheckpointing(node, ownerLo, ownerHi)) {
+          this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
+          return;
+        }
+        const sinceMs = performance.now();
+        const owner = { fh, ownerLo, ownerHi, pid };
+        this.#takeTurn({ uniqueLo, uniqueHi, node, ...owner, start, end, type, sinceMs });
+        return;
+      }
+      if (intent === "write" && node.kind === "shm") node.entry.local.forgetIndex();
     }
     if (locks.conflict(ownerLo, ownerHi, false, start, end, type) === undefined) {
       locks.set(ownerLo, ownerHi, fh, pid, start, end, type);
       this.replies.replyEmpty(uniqueLo, uniqueHi);
     } else if (wait) {
-      const lock = { uniqueLo, uniqueHi, node, fh, ownerLo, ownerHi, start, end, type, pid };
-      this.#waiters.add(lock);
+      const sinceMs = performance.now();
+      const owner = { fh, ownerLo, ownerHi, pid };
+      this.#waiters.add({ uniqueLo, uniqueHi, node, ...owner, start, end, type, sinceMs });
     } else {
       this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
     }
@@ -81,13 +100,17 @@ export class ApplicationLocks {
   /** A descriptor was closed, perhaps by a dying process: POSIX ends all its locks on the file. */
   ownerCloses(node: LockableNode, ownerLo: number, ownerHi: number): void {
     const { locks } = node;
-    if (locks.size === 0 && this.#waiters.size === 0) return;
+    if (locks.size === 0 && this.#waiters.size === 0 && this.#turns.size === 0) return;
     // A process that dies between its commit frame and the wal-index leaves the rest to us.
     const isShm = node.type === "file" && node.kind === "shm";
     if (isShm && locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_WRITE_LOCK)) this.#finish(node.entry);
     this.#waiters.cancelOwner(ownerLo, ownerHi, node, (u, v) =>
       this.replies.replyError(u, v, errno.EINTR),
     );
+    const turn = this.#cancelTurn(
+      (lock) => lock.node === node && lock.ownerLo === ownerLo && lock.ownerHi === ownerHi,
+    );
+    if (turn !== undefined) this.replies.replyError(turn.uniqueLo, turn.uniqueHi, errno.EINTR);
     if (locks.releaseOwner(ownerLo, ownerHi)) this.#lockReleased(node);
   }
 
@@ -98,9 +121,30 @@ export class ApplicationLocks {
   }
 
   interrupt(targetLo: number, targetHi: number): void {
-    if (this.#waiters.cancel(targetLo, targetHi)) {
+    if (
+      this.#waiters.cancel(targetLo, targetHi) ||
+      this.#cancelTurn((lock) => lock.uniqueLo === targetLo && lock.uniqueHi === targetHi)
+    ) {
       this.replies.replyError(targetLo, targetHi, errno.EINTR);
     }
+  }
+
+  /** The answer to a request that had to wait for its turn to write. */
+  answer(lock: TurnRequest, answer: TurnAnswer): void {
+    const { uniqueLo, uniqueHi } = lock;
+    this.#turns.delete(lock);
+    if (answer === "granted") this.replies.replyEmpty(uniqueLo, uniqueHi);
+    else this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
+  }
+
+  #cancelTurn(matches: (lock: TurnRequest) => boolean): TurnRequest | undefined {
+    for (const lock of this.#turns) {
+      if (!matches(lock)) continue;
+      this.#turns.delete(lock);
+      lock.node.entry.turns.cancel(lock);
+      return lock;
+    }
+    return undefined;
   }
 
   /** Whether some application holds SQLite's write lock of the rollback modes. */
@@ -135,47 +179,62 @@ export class ApplicationLocks {
     this.#lockReleased(node);
   }
 
-  /**
-   * On a replica: SQLite's write lock in either mode, and its EXCLUSIVE lock. Nobody needs that to
-   * read, and under it nobody else could tell what he reads: `locking_mode=EXCLUSIVE` keeps the
-   * wal-index in the memory of the process.
-   */
-  #isWriteIntent(node: FileNode, start: number, end: number): boolean {
-    if (node.files !== node.entry.db.files) return false;
-    if (node.kind === "shm") return start <= WAL_WRITE_LOCK && end >= WAL_WRITE_LOCK;
-    return node.kind === "database" && start <= SHARED_LAST && end >= PENDING_BYTE;
+  /** The right to write is with another node, and none of it with this owner. */
+  #isElsewhere(node: FileNode, ownerLo: number, ownerHi: number): boolean {
+    if (this.#isPrimary()) return node.entry.turns.loan !== undefined;
+    return !node.locks.ownerHoldsWrite(ownerLo, ownerHi, RESERVED_BYTE);
+  }
+
+  /** Who wants the write lock only to finish a checkpoint does not trouble other nodes for it. */
+  #isCheckpointing(node: FileNode, ownerLo: number, ownerHi: number): boolean {
+    return node.kind === "shm" && node.locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_CKPT_LOCK);
   }
 
   /**
-   * A replica grants SQLite's write lock in one case only: the first to open a database in WAL
-   * mode must build the wal-index under it. A writer is told SQLITE_BUSY.
+   * What a lock is for: SQLite's write lock in either mode, or its EXCLUSIVE lock, which a writer
+   * takes besides. Nobody needs that to read, and under it nobody else could tell what he reads:
+   * `locking_mode=EXCLUSIVE` keeps the wal-index in the memory of the process.
    */
-  #decideReplicaWrite(
-    request: FuseRequest,
-    node: FileNode,
-    fh: number,
-    ownerLo: number,
-    ownerHi: number,
-    start: number,
-    end: number,
-    pid: number,
-  ): void {
-    const { uniqueLo, uniqueHi } = request;
-    const refuse = (): void => this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
-    if (node.kind !== "shm" || node.entry.local.isPublished) {
-      refuse();
+  #intent(node: FileNode, start: number, end: number): "write" | "exclusive" | "other" {
+    if (node.files !== node.entry.db.files) return "other";
+    if (node.kind === "shm") {
+      return start <= WAL_WRITE_LOCK && end >= WAL_WRITE_LOCK ? "write" : "other";
+    }
+    if (node.kind !== "database" || start > SHARED_LAST || end < PENDING_BYTE) return "other";
+    return start <= RESERVED_BYTE && end >= RESERVED_BYTE ? "write" : "exclusive";
+  }
+
+  /**
+   * The lock is another node's to give, in all cases but one: the first to open a database in WAL
+   * mode builds the wal-index under it, and writes nothing.
+   */
+  #takeTurn(lock: TurnRequest): void {
+    const { node } = lock;
+    const { local, turns } = node.entry;
+    if (node.kind !== "shm" || local.isPublished || turns.hasRight) {
+      this.#enqueueTurn(lock);
       return;
     }
+    this.#turns.add(lock);
     node.entry.db.kernel.retrieve("shm", 0, WAL_INDEX_PREFIX_SIZE, (data) => {
+      // Interrupted in the meantime.
+      if (!this.#turns.has(lock)) return;
       const isInitialised = data !== undefined && decodeWalIndexHeaderPair(data, 0) !== undefined;
       const { locks } = node;
+      const { fh, ownerLo, ownerHi, start, end, pid } = lock;
       if (isInitialised || locks.conflict(ownerLo, ownerHi, false, start, end, F_WRLCK)) {
-        refuse();
+        this.#enqueueTurn(lock);
         return;
       }
       locks.set(ownerLo, ownerHi, fh, pid, start, end, F_WRLCK);
-      this.replies.replyEmpty(uniqueLo, uniqueHi);
+      this.answer(lock, "granted");
     });
+  }
+
+  #enqueueTurn(lock: TurnRequest): void {
+    this.#turns.add(lock);
+    const answer = lock.node.entry.turns.request(lock);
+    if (answer !== undefined) this.answer(lock, answer);
   }
 
   #lockReleased(node: LockableNode): void {
@@ -187,7 +246,7 @@ export class ApplicationLocks {
 
   /** Publishes captured transactions that SQLite never entered into the wal-index. */
   #finish(entry: DatabaseEntry): void {
-    if (!this.#isPrimary() || entry.db.store.frames.count === 0) return;
+    if (entry.db.store.frames.count === 0) return;
     entry.local.forgetIndex();
     entry.enqueue(
       function* () {

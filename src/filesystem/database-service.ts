@@ -10,6 +10,7 @@ import { CHECKPOINT_FRAMES, checkpointLocalWal } from "../database/checkpoint.ts
 import type { Database } from "../database/database.ts";
 import type { DatabaseFiles } from "../database/database-files.ts";
 import type { VerifyResult } from "../database/engine.ts";
+import type { WriteEvent } from "../database/write-engine.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
 import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
@@ -30,6 +31,7 @@ import type {
 } from "./messages.ts";
 import { isDatabaseName } from "./names.ts";
 import { Outbox, Retrievals } from "./notifier.ts";
+import { WriteService } from "./write-service.ts";
 
 export interface ServiceOptions {
   readonly data: MountThreadData;
@@ -59,6 +61,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   readonly keepAside: KeepAsideLimits;
   onStop: () => void = () => undefined;
   readonly #options: ServiceOptions;
+  readonly #writes: WriteService;
   readonly #words: Int32Array;
   readonly #outbox: Outbox;
   readonly #snapshots = new Map<number, Snapshot>();
@@ -81,6 +84,14 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     const retrievals = new Retrievals((message) => options.writeNotification(message));
     const plainDirectory = path.join(options.data.dataDirectory, "files");
     this.fileSystem = new LitefsFileSystem(this, this.#outbox, retrievals, plainDirectory);
+    this.#writes = new WriteService({
+      isPrimary: () => this.#isPrimary,
+      entry: (name) => this.#entry(name),
+      find: (name) => this.fileSystem.entries.get(name),
+      applied: (entry) => this.#applied(entry),
+      reply: (id, result) => this.#reply(id, result),
+      fail: (id, error) => this.#fail(id, error),
+    });
   }
 
   /** Opens and recovers every database. One that cannot be opened is quarantined, not fatal. */
@@ -207,8 +218,29 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     }
   }
 
+  tell(event: WriteEvent): void {
+    if (event.type !== "commit" || event.ltx === undefined) {
+      this.#options.post({ type: "write", event }, []);
+      return;
+    }
+    // A copy that may go: the original is needed for the log here.
+    const ltx = event.ltx.slice();
+    this.#options.post({ type: "write", event: { ...event, ltx } }, [ltx.buffer]);
+  }
+
   #dispatch(request: RequestWithId): void {
     switch (request.type) {
+      case "lend":
+      case "end-loan":
+      case "apply-forwarded":
+      case "grant-right":
+      case "recall-right":
+      case "lose-right":
+      case "deny-writers":
+      case "decide-commit":
+      case "has-position":
+        this.#writes.handle(request);
+        return;
       case "apply":
         this.#apply(request.id, request.database, request.ltx);
         return;
@@ -252,6 +284,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#isPrimary = isPrimary;
     if (!changes) return;
     for (const entry of this.fileSystem.entries.values()) {
+      entry.turns.roleChanged();
       // Applications write the wal-index of a primary; what we know of it is worth nothing after.
       entry.local.forgetIndex();
       const { db } = entry;
@@ -283,11 +316,15 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       () => applyTransactions(entry.db, entry.local, entry, ltx),
       (result) => {
         this.#reply(id, result);
-        if (entry.db.store.frames.count >= CHECKPOINT_FRAMES) this.#checkpoint(entry);
-        this.#releaseFiles(entry);
+        this.#applied(entry);
       },
       (error) => this.#fail(id, error),
     );
+  }
+
+  #applied(entry: DatabaseEntry): void {
+    if (entry.db.store.frames.count >= CHECKPOINT_FRAMES) this.#checkpoint(entry);
+    this.#releaseFiles(entry);
   }
 
   #checkpoint(entry: DatabaseEntry, then: () => void = () => undefined): void {

@@ -10,6 +10,8 @@ import { DAEMON_FH } from "./lock-table.ts";
 import type { LockTable } from "./lock-table.ts";
 import { readAccess } from "./shown-access.ts";
 import type { ShownAccess } from "./shown-access.ts";
+import { WriteTurns } from "./write-turns.ts";
+import type { WriteTurnsHost } from "./write-turns.ts";
 
 /** One file of a database as the kernel knows it. */
 export interface FileNode {
@@ -28,6 +30,13 @@ export interface FileNode {
   isUnlinked: boolean;
 }
 
+/** For databases of which no other node is told. */
+const noTurns: WriteTurnsHost = {
+  isPrimary: () => true,
+  answer: () => undefined,
+  tell: () => undefined,
+};
+
 /**
  * A database in the mount: the engine's part, the nodes through which the kernel reaches it, the
  * daemon's share in its locks, and the queue of work on it.
@@ -35,6 +44,7 @@ export interface FileNode {
 export class DatabaseEntry implements DaemonLocks {
   readonly db: Database;
   readonly local: LocalWal;
+  readonly turns: WriteTurns;
   readonly nodes: Map<FileKind, FileNode> = new Map<FileKind, FileNode>();
   readonly #waiting: (() => void)[] = [];
   readonly #queue: (() => void)[] = [];
@@ -47,9 +57,14 @@ export class DatabaseEntry implements DaemonLocks {
   #positionBefore: Position;
   readonly #newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode;
 
-  constructor(db: Database, newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode) {
+  constructor(
+    db: Database,
+    newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode,
+    turns: WriteTurnsHost = noTurns,
+  ) {
     this.db = db;
     this.local = new LocalWal(db, this);
+    this.turns = new WriteTurns(this, turns);
     this.#positionBefore = db.position;
     this.#newNode = newNode;
   }
@@ -116,8 +131,9 @@ export class DatabaseEntry implements DaemonLocks {
 
   /** Some lock was released: whoever waits may try again. */
   released(): void {
-    if (this.#waiting.length === 0) return;
-    for (const then of this.#waiting.splice(0)) then();
+    this.turns.noticeLeaving();
+    if (this.#waiting.length > 0) for (const then of this.#waiting.splice(0)) then();
+    this.turns.serve();
   }
 
   /** Runs jobs on this database one after the other, in the order they came. */
@@ -139,6 +155,8 @@ export class DatabaseEntry implements DaemonLocks {
       report();
     } finally {
       if (!this.#running) this.#next();
+      // It may have brought the database to where somebody waits for it to be.
+      this.turns.serve();
     }
   }
 

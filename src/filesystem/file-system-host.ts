@@ -1,5 +1,6 @@
 import type { Database } from "../database/database.ts";
 import type { Logger } from "../lib/log.ts";
+import type { WriteEvent } from "../database/write-engine.ts";
 import type { FileSystemStatistics } from "../fuse/replies.ts";
 import type { DatabaseEntry } from "./entry.ts";
 
@@ -18,6 +19,8 @@ export interface FileSystemHost {
   closed(entry: DatabaseEntry): void;
   /** Writes a STORE from this thread; only for pages that nobody can hold. */
   storeNow(message: Uint8Array): void;
+  /** Something about the right to write that the main thread must know. */
+  tell(event: WriteEvent): void;
   /** A request that may have moved a database has been answered. */
   afterReply(): void;
 }

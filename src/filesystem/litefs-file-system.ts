@@ -1,6 +1,6 @@
 import type { Database } from "../database/database.ts";
 import type { DatabaseFiles } from "../database/database-files.ts";
-import type { Outcome } from "../database/outcome.ts";
+import type { FinalOutcome, Outcome } from "../database/outcome.ts";
 import {
   F_UNLCK,
   FATTR_GID,
@@ -37,6 +37,7 @@ import type { PlainNode } from "./plain-node.ts";
 import { PlainRequests } from "./plain-requests.ts";
 import { Renames } from "./renames.ts";
 import { changeAccess } from "./shown-access.ts";
+import { atOnce, whenFinal } from "./when-final.ts";
 import { WalRunway } from "./wal-runway.ts";
 
 /**
@@ -72,7 +73,11 @@ export class LitefsFileSystem implements FuseHandler {
     const nodes = this.#nodes;
     const handles = this.#handles;
     const plain = new PlainFiles(plainDirectory, nodes);
-    const names = new Namespace(host, nodes, plain, (db) => this.#show(db));
+    const names = new Namespace(host, nodes, plain, (db) => this.#show(db), {
+      isPrimary: () => host.isPrimary(),
+      answer: (lock, answer) => this.#locks.answer(lock, answer),
+      tell: (event) => host.tell(event),
+    });
     this.#conversion = new Conversion({
       host,
       nodes,
@@ -186,20 +191,21 @@ export class LitefsFileSystem implements FuseHandler {
       this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.EACCES);
       return;
     }
-    if ((valid & FATTR_SIZE) !== 0) {
-      const outcome = this.#truncate(node, fields.size);
-      if (outcome !== "ok") {
-        this.#replyOutcome(request, outcome);
-        return;
-      }
-      if (node.kind === "database") this.#handles.markWritten(fields.fh);
-    }
     const isOfDatabase = node.kind === "database" && node.files === node.entry.db.files;
     if (isOfDatabase && (valid & (FATTR_MODE | FATTR_UID | FATTR_GID)) !== 0) {
       changeAccess(node.files.pathOf("database"), valid, fields);
       node.entry.forgetAccess();
     }
-    this.#replyAttributes(request, node);
+    if ((valid & FATTR_SIZE) === 0) {
+      this.#replyAttributes(request, node);
+      return;
+    }
+    const { uniqueLo, uniqueHi } = request;
+    if (node.kind === "database") this.#handles.markWritten(fields.fh);
+    whenFinal(node.entry.db, this.#truncate(node, fields.size), (final) => {
+      if (final === "ok") this.#replyAttributes({ uniqueLo, uniqueHi }, node);
+      else this.#replyOutcome(uniqueLo, uniqueHi, final);
+    });
   }
 
   #truncate(node: FileNode, sizeBytes: number): Outcome {
@@ -319,9 +325,30 @@ export class LitefsFileSystem implements FuseHandler {
       if (kind === "database") this.#handles.markWritten(fh);
       if (kind === "wal" && outcome === "ok") this.#runway.extend(node, offset + size);
     }
-    if (outcome === "ok") this.#replies.replyWrite(uniqueLo, uniqueHi, size);
-    else this.#replyOutcome(request, outcome);
-    this.#host.afterReply();
+    if (outcome === "ok") {
+      this.#replies.replyWrite(uniqueLo, uniqueHi, size);
+      this.#host.afterReply();
+    } else if (outcome === "later") this.#writeLater(node, uniqueLo, uniqueHi, offset, size);
+    else this.#replyOutcome(uniqueLo, uniqueHi, outcome);
+  }
+
+  /** The primary decides about the commit that this write completes. */
+  #writeLater(
+    node: FileNode,
+    uniqueLo: number,
+    uniqueHi: number,
+    offset: number,
+    size: number,
+  ): void {
+    node.entry.db.whenDecided((final) => {
+      if (final !== "ok") {
+        this.#replyOutcome(uniqueLo, uniqueHi, final);
+        return;
+      }
+      if (node.kind === "wal") this.#runway.extend(node, offset + size);
+      this.#replies.replyWrite(uniqueLo, uniqueHi, size);
+      this.#host.afterReply();
+    });
   }
 
   /** Whether what is about to be written decides if a file is, or still is, a database. */
@@ -360,7 +387,7 @@ export class LitefsFileSystem implements FuseHandler {
       else if (node.files !== node.entry.db.files) node.files.get(node.kind)?.sync();
       else outcome = node.entry.db.sync(node.kind);
     }
-    this.#replyOutcome(request, outcome);
+    this.#replyFinal(request, outcome);
   }
 
   flush(request: FuseRequest, fh: number, ownerLo: number, ownerHi: number): void {
@@ -379,7 +406,7 @@ export class LitefsFileSystem implements FuseHandler {
       if (mayBeLoose && !this.#locks.isBeingWritten(node)) outcome = this.#endLooseWrites(node);
       if (outcome === "ok") handle.wrote = false;
     }
-    this.#replyOutcome(request, outcome);
+    this.#replyFinal(request, outcome);
   }
 
   #endLooseWrites(node: FileNode): Outcome {
@@ -496,14 +523,20 @@ export class LitefsFileSystem implements FuseHandler {
     if (!this.#handles.isOpen(files)) files.closeAll();
   }
 
-  #replyAttributes(request: FuseRequest, node: FileNode | TextNode): void {
+  #replyAttributes(
+    request: Pick<FuseRequest, "uniqueLo" | "uniqueHi">,
+    node: FileNode | TextNode,
+  ): void {
     const timeoutMs = node.type === "file" ? FOREVER_MS : 0;
     if (node.type === "file" && node.kind === "wal") this.#runway.retract(node);
     this.#replies.replyAttr(request.uniqueLo, request.uniqueHi, attributesOf(node), timeoutMs);
   }
 
-  #replyOutcome(request: FuseRequest, outcome: Outcome): void {
-    const { uniqueLo, uniqueHi } = request;
+  #replyFinal({ uniqueLo, uniqueHi }: FuseRequest, outcome: Outcome): void {
+    this.#replyOutcome(uniqueLo, uniqueHi, atOnce(outcome));
+  }
+
+  #replyOutcome(uniqueLo: number, uniqueHi: number, outcome: FinalOutcome): void {
     if (outcome === "ok") this.#replies.replyEmpty(uniqueLo, uniqueHi);
     else this.#replies.replyError(uniqueLo, uniqueHi, ERRNO[outcome]);
     this.#host.afterReply();

@@ -12,6 +12,8 @@ export interface LockWaiter {
   readonly end: number;
   readonly type: number;
   readonly pid: number;
+  /** By the monotonic clock of this process. */
+  readonly sinceMs: number;
 }
 
 /** Blocking lock requests, served in the order they came. SQLite itself makes none. */

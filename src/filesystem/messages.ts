@@ -1,5 +1,12 @@
 import { REQUEST_COUNTS_BYTES } from "../fuse/request-counts.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
+import type {
+  ForwardedTransaction,
+  ForwardResult,
+  LoanResult,
+  WriteEvent,
+} from "../database/write-engine.ts";
+import type { Position } from "../lib/position.ts";
 import type { ApplyResult, DatabaseState, VerifyResult } from "../database/engine.ts";
 
 /** What the mount thread is started with. */
@@ -43,7 +50,46 @@ export type MountRequest =
       readonly primaryHostname: string | undefined;
     }
   | { readonly type: "enforce-retention"; readonly id: number; readonly olderThanMs: number }
-  | { readonly type: "retry-quarantined"; readonly id: number };
+  | { readonly type: "retry-quarantined"; readonly id: number }
+  | WriteRequest;
+
+/** The calls of a WriteEngine. */
+export type WriteRequest =
+  | {
+      readonly type: "lend" | "end-loan";
+      readonly id: number;
+      readonly database: string;
+      readonly loan: string;
+    }
+  | {
+      readonly type: "apply-forwarded";
+      readonly id: number;
+      readonly forwarded: ForwardedTransaction;
+    }
+  | {
+      readonly type: "grant-right" | "has-position";
+      readonly id: number;
+      readonly database: string;
+      readonly position: Position;
+    }
+  | {
+      readonly type: "recall-right" | "lose-right";
+      readonly id: number;
+      readonly database: string;
+    }
+  | {
+      readonly type: "deny-writers";
+      readonly id: number;
+      readonly database: string;
+      readonly waitedMs: number;
+    }
+  | {
+      readonly type: "decide-commit";
+      readonly id: number;
+      readonly database: string;
+      readonly commit: number;
+      readonly isCommitted: boolean;
+    };
 
 export interface SnapshotInfo {
   readonly snapshot: number;
@@ -64,6 +110,9 @@ export type MountResult =
   | VerifyResult
   | SnapshotInfo
   | SnapshotPagesMessage
+  | LoanResult
+  | ForwardResult
+  | boolean
   | undefined;
 
 /** A database's state with where its log ends, for the reader on the main thread. */
@@ -76,6 +125,7 @@ export interface DatabaseUpdate extends DatabaseState {
 export type MountEvent =
   | { readonly type: "opened"; readonly databases: readonly DatabaseUpdate[] }
   | { readonly type: "changed"; readonly databases: readonly DatabaseUpdate[] }
+  | { readonly type: "write"; readonly event: WriteEvent }
   | { readonly type: "result"; readonly id: number; readonly result: MountResult }
   | { readonly type: "failure"; readonly id: number; readonly code: string; readonly text: string }
   /** Notifications for the main thread to write, in order; then `settledBatch` is this batch. */

@@ -10,6 +10,13 @@ import type {
   SnapshotReader,
   VerifyResult,
 } from "../database/engine.ts";
+import type {
+  ForwardedTransaction,
+  ForwardResult,
+  LoanResult,
+  WriteEngine,
+  WriteEvent,
+} from "../database/write-engine.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import { LogReader } from "../database/log/log-reader.ts";
@@ -64,7 +71,7 @@ const O_PATH = 0o10000000;
  * The mount thread, as the main thread uses it. Messages wait in a port; a wake-up through the
  * kernel brings the mount thread out of its blocking read to look at them.
  */
-export class MountClient implements Engine {
+export class MountClient implements Engine, WriteEngine {
   readonly databases: Map<string, DatabaseUpdate> = new Map<string, DatabaseUpdate>();
   readonly #options: MountClientOptions;
   readonly #words = new Int32Array(new SharedArrayBuffer(SHARED_BYTES));
@@ -75,6 +82,7 @@ export class MountClient implements Engine {
   readonly #wakeMessage = wakeMessage(LAG_NODE_ID);
   readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
   readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
+  readonly #writeListeners: ((event: WriteEvent) => void)[] = [];
   readonly #readers = new Map<string, LogReader>();
   readonly #ended = Promise.withResolvers<"unmounted" | "stopped">();
   #worker: Worker | undefined;
@@ -260,6 +268,39 @@ export class MountClient implements Engine {
     await this.#call({ type: "retry-quarantined" });
   }
 
+  // WriteEngine.
+
+  async lend(database: string, loan: string): Promise<LoanResult> {
+    return (await this.#call({ type: "lend", database, loan })) as LoanResult;
+  }
+  async endLoan(database: string, loan: string): Promise<void> {
+    await this.#call({ type: "end-loan", database, loan });
+  }
+  async applyForwarded(forwarded: ForwardedTransaction): Promise<ForwardResult> {
+    return (await this.#call({ type: "apply-forwarded", forwarded })) as ForwardResult;
+  }
+  async grantRight(database: string, position: Position): Promise<boolean> {
+    return (await this.#call({ type: "grant-right", database, position })) as boolean;
+  }
+  async recallRight(database: string): Promise<boolean> {
+    return (await this.#call({ type: "recall-right", database })) as boolean;
+  }
+  async loseRight(database: string): Promise<void> {
+    await this.#call({ type: "lose-right", database });
+  }
+  async denyWriters(database: string, waitedMs: number): Promise<void> {
+    await this.#call({ type: "deny-writers", database, waitedMs });
+  }
+  async hasPosition(database: string, position: Position): Promise<boolean> {
+    return (await this.#call({ type: "has-position", database, position })) as boolean;
+  }
+  async decideCommit(database: string, commit: number, isCommitted: boolean): Promise<void> {
+    await this.#call({ type: "decide-commit", database, commit, isCommitted });
+  }
+  onWriteEvent(listener: (event: WriteEvent) => void): void {
+    this.#writeListeners.push(listener);
+  }
+
   async enforceRetention(olderThanMs: number): Promise<void> {
     await this.#call({ type: "enforce-retention", olderThanMs });
   }
@@ -298,6 +339,9 @@ export class MountClient implements Engine {
         return;
       case "changed":
         this.#changed(event.databases);
+        return;
+      case "write":
+        for (const listener of this.#writeListeners) listener(event.event);
         return;
       case "result":
         this.#calls.get(event.id)?.resolve(event.result);

@@ -1,4 +1,4 @@
-import type { Outcome } from "../database/outcome.ts";
+import type { FinalOutcome } from "../database/outcome.ts";
 import { FOPEN_KEEP_CACHE, O_EXCL, S_IFMT, S_IFREG } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
@@ -17,6 +17,9 @@ import type { PlainNode } from "./plain-node.ts";
 import type { PlainRequests } from "./plain-requests.ts";
 import type { Renames } from "./renames.ts";
 import type { WalRunway } from "./wal-runway.ts";
+import { atOnce, whenFinal } from "./when-final.ts";
+
+type RequestId = Pick<FuseRequest, "uniqueLo" | "uniqueHi">;
 
 export interface NameRequestsOptions {
   readonly host: FileSystemHost;
@@ -114,14 +117,17 @@ export class NameRequests {
       const isGone = this.#options.names.isOfDropped(name);
       this.#replyError(request, isGone ? errno.ENOENT : errno.EPERM);
     } else if (node?.type === "file") {
-      this.#replyOutcome(request, this.#unlinkFile(node.entry, node.kind));
-      host.afterReply();
+      const { entry, kind } = node;
+      const { uniqueLo, uniqueHi } = request;
+      whenFinal(entry.db, entry.db.unlink(kind), (outcome) => {
+        if (outcome === "ok") this.#unlinked(entry, kind);
+        this.#replyOutcome({ uniqueLo, uniqueHi }, outcome);
+        host.afterReply();
+      });
     } else this.#guard(request, () => plainRequests.unlink(request, parent, name));
   }
 
-  #unlinkFile(entry: DatabaseEntry, kind: FileKind): Outcome {
-    const outcome = entry.db.unlink(kind);
-    if (outcome !== "ok") return outcome;
+  #unlinked(entry: DatabaseEntry, kind: FileKind): void {
     if (kind !== "database") {
       const node = entry.nodes.get(kind);
       if (node !== undefined) node.isUnlinked = true;
@@ -134,7 +140,6 @@ export class NameRequests {
       }
       this.#options.flush();
     }
-    return "ok";
   }
 
   rename(
@@ -150,7 +155,7 @@ export class NameRequests {
     this.#guard(request, () => {
       const result = renames.rename(from, name, to, newName, flags);
       if (typeof result === "number") this.#replyError(request, result);
-      else this.#replyOutcome(request, result);
+      else this.#replyOutcome(request, atOnce(result));
     });
     this.#options.flush();
     host.afterReply();
@@ -200,10 +205,13 @@ export class NameRequests {
       case "position":
       case "lock":
         return names.find(name)?.type === "text" ? errno.EACCES : undefined;
-      case "file":
-        if (names.entries.get(parsed.database)?.db.status === "quarantined") return errno.EIO;
-        // Here no database is made, and of the others only the primary writes journals.
-        return parsed.file === "journal" && !host.isPrimary() ? errno.EROFS : undefined;
+      case "file": {
+        const db = names.entries.get(parsed.database)?.db;
+        if (db?.status === "quarantined") return errno.EIO;
+        // Without the right to write, a journal could only be of a database that is made here.
+        const isWritable = db === undefined ? host.isPrimary() : db.isWritable;
+        return parsed.file === "journal" && !isWritable ? errno.EROFS : undefined;
+      }
       case "invalid":
         return undefined;
     }
@@ -230,11 +238,11 @@ export class NameRequests {
     }
   }
 
-  #replyError({ uniqueLo, uniqueHi }: FuseRequest, number: number): void {
+  #replyError({ uniqueLo, uniqueHi }: RequestId, number: number): void {
     this.replies.replyError(uniqueLo, uniqueHi, number);
   }
 
-  #replyOutcome(request: FuseRequest, outcome: Outcome): void {
+  #replyOutcome(request: RequestId, outcome: FinalOutcome): void {
     if (outcome === "ok") this.replies.replyEmpty(request.uniqueLo, request.uniqueHi);
     else this.#replyError(request, ERRNO[outcome]);
   }

@@ -4,6 +4,7 @@ import { formatPosition } from "../lib/position.ts";
 import type { Conversion } from "./conversion.ts";
 import type { DirectoryEntry } from "./directory-listings.ts";
 import { DatabaseEntry } from "./entry.ts";
+import type { FileNode } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
 import { LAG_NAME, nameOf, parseName, PRIMARY_NAME } from "./names.ts";
 import type { Name } from "./names.ts";
@@ -11,6 +12,7 @@ import type { NodeTable } from "./node-table.ts";
 import { LAG_FILE_BYTES, LAG_NODE_ID, lagText, PRIMARY_NODE_ID } from "./nodes.ts";
 import type { Node, TextNode } from "./nodes.ts";
 import type { PlainFiles } from "./plain-files.ts";
+import type { WriteTurnsHost } from "./write-turns.ts";
 
 const POSITION_FILE_BYTES = 34;
 
@@ -25,6 +27,7 @@ export class Namespace {
   readonly #nodes: NodeTable;
   readonly #plain: PlainFiles;
   readonly #add: (db: Database) => DatabaseEntry;
+  readonly #turns: WriteTurnsHost;
   conversion!: Conversion;
 
   /** `add` shows a database in the mount. */
@@ -33,18 +36,22 @@ export class Namespace {
     nodes: NodeTable,
     plain: PlainFiles,
     add: (db: Database) => DatabaseEntry,
+    turns: WriteTurnsHost,
   ) {
     this.#host = host;
     this.#nodes = nodes;
     this.#plain = plain;
     this.#add = add;
+    this.#turns = turns;
     nodes.addText(LAG_NODE_ID, LAG_FILE_BYTES, () => lagText(host.lagMs()));
     nodes.addText(PRIMARY_NODE_ID, 0, () => `${host.primaryHostname() ?? ""}\n`);
   }
 
   /** Shows a database in the mount. */
   add(db: Database): DatabaseEntry {
-    const entry = new DatabaseEntry(db, (owner, kind) => this.#nodes.newFile(owner, kind));
+    const newNode = (owner: DatabaseEntry, kind: FileKind): FileNode =>
+      this.#nodes.newFile(owner, kind);
+    const entry = new DatabaseEntry(db, newNode, this.#turns);
     this.entries.set(db.name, entry);
     return entry;
   }

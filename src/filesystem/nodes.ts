@@ -1,4 +1,4 @@
-import type { Outcome } from "../database/outcome.ts";
+import type { FinalOutcome } from "../database/outcome.ts";
 import type { FileAttributes, FuseEntry } from "../fuse/attributes.ts";
 import { FUSE_ROOT_ID, S_IFDIR, S_IFREG } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
@@ -36,7 +36,7 @@ export const FOREVER_MS: number = 24 * 3600 * 1000;
 const mountedAtMs = Date.now();
 
 /** The answers to a refusal of the engine. */
-export const ERRNO: Readonly<Record<Exclude<Outcome, "ok">, number>> = {
+export const ERRNO: Readonly<Record<Exclude<FinalOutcome, "ok">, number>> = {
   "read-only": errno.EROFS,
   busy: errno.EBUSY,
   unsupported: errno.EOPNOTSUPP,

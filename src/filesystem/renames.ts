@@ -126,9 +126,10 @@ export class Renames {
   }
 }
 
-/** Nothing that is not committed may change its name. */
+/** Nothing that is not committed may change its name, and nothing that another node may write. */
 function refuse(node: Node): number | undefined {
   if (node.type !== "file") return undefined;
+  if (node.entry.db.isLent) return errno.EBUSY;
   if (node.entry.db.status === "quarantined") return errno.EIO;
   return node.kind === "database" && node.entry.db.hasOpenChanges ? errno.EBUSY : undefined;
 }

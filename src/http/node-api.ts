@@ -1,4 +1,5 @@
 import type { EventHub } from "../cluster/events.ts";
+import type { LoanDesk } from "../cluster/forwarding/loan-desk.ts";
 import type { StreamServer } from "../cluster/replication/stream-server.ts";
 import type { Engine, NodeRole } from "../database/engine.ts";
 import type { Logger } from "../lib/log.ts";
@@ -14,6 +15,7 @@ export interface NodeApi {
   readonly engine: Engine;
   readonly streams: StreamServer;
   readonly events: EventHub;
+  readonly loans: LoanDesk;
   readonly metrics: MetricsSource;
   readonly log: Logger;
   readonly importer: DatabaseImporter;

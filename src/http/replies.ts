@@ -1,4 +1,4 @@
-import type { FastifyReply } from "fastify";
+import type { FastifyReply, FastifyRequest } from "fastify";
 
 /** Errors are one line of text, as LiteFS sends them. */
 export function sendText(reply: FastifyReply, status: number, message: string): FastifyReply {
@@ -23,4 +23,12 @@ export function queryParameter(query: unknown, name: string): string | undefined
   // A repeated parameter is a list; the first one counts, as in Go.
   const first: unknown = Array.isArray(value) ? value[0] : value;
   return typeof first === "string" && first !== "" ? first : undefined;
+}
+
+/** The node that asks. Missing or malformed counts as id 0, as in LiteFS. */
+export function nodeIdOf(request: FastifyRequest): string {
+  const header = request.headers["litefs-id"];
+  const text = typeof header === "string" ? header.trim() : "";
+  if (!/^[0-9a-fA-F]{1,16}$/.test(text)) return "0".repeat(16);
+  return text.toUpperCase().padStart(16, "0");
 }

@@ -14,12 +14,14 @@ import { registerCheck } from "./routes/check.ts";
 import { registerDebugVars } from "./routes/debug-vars.ts";
 import { registerEvents } from "./routes/events.ts";
 import { registerExport } from "./routes/export.ts";
+import { registerHalt } from "./routes/halt.ts";
 import { registerHealthz } from "./routes/healthz.ts";
 import { registerImport } from "./routes/import.ts";
 import { registerInfo } from "./routes/info.ts";
 import { registerMetrics } from "./routes/metrics.ts";
 import { registerReserved } from "./routes/reserved.ts";
 import { registerStream } from "./routes/stream.ts";
+import { registerTransactions } from "./routes/transactions.ts";
 
 const PREFACE_TIMEOUT_MS = 10_000;
 const HEADERS_TIMEOUT_MS = 10_000;
@@ -150,6 +152,8 @@ function registerAll(app: FastifyInstance, node: NodeApi, closing: AbortSignal):
   registerEvents(app, node, closing);
   registerMetrics(app, node);
   registerStream(app, node);
+  registerHalt(app, node);
+  registerTransactions(app, node);
   registerDebugVars(app, node);
   registerCheck(app, node);
   registerHealthz(app, node);

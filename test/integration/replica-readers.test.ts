@@ -160,9 +160,9 @@ function refusal(db: Database.Database, sql: string): string {
 }
 
 test.each(["WAL", "DELETE", "TRUNCATE", "PERSIST"])(
-  "a replica refuses writes as busy, %s",
+  "a replica that forwards nothing refuses writes as busy, %s",
   async (mode) => {
-    const cluster = await Cluster.start({ replicas: 1 });
+    const cluster = await Cluster.start({ replicas: 1, config: "forward: {enabled: false}" });
     const db = cluster.connect(cluster.primary, "app.db");
     createAccounts(db, mode);
     db.close();

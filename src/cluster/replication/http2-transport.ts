@@ -10,10 +10,7 @@ export const HTTP2_WINDOW_BYTES: number = 16 * 1024 * 1024;
 export const openHttp2Stream: OpenStream = async (request, signal) => {
   const url = parsePrimaryUrl(request.primaryUrl);
   signal.throwIfAborted();
-  const session = http2.connect(url, {
-    createConnection: () => connectSocket(url),
-    settings: { enablePush: false, initialWindowSize: HTTP2_WINDOW_BYTES },
-  });
+  const session = connectHttp2(url);
   const onAbort = (): void => session.destroy(abortError(signal));
   signal.addEventListener("abort", onAbort, { once: true });
   session.once("close", () => signal.removeEventListener("abort", onAbort));
@@ -28,6 +25,14 @@ export const openHttp2Stream: OpenStream = async (request, signal) => {
     });
   }
 };
+
+/** Cleartext HTTP/2 with prior knowledge, as every node speaks it. */
+export function connectHttp2(url: URL): http2.ClientHttp2Session {
+  return http2.connect(url, {
+    createConnection: () => connectSocket(url),
+    settings: { enablePush: false, initialWindowSize: HTTP2_WINDOW_BYTES },
+  });
+}
 
 function exchange(
   session: http2.ClientHttp2Session,
@@ -95,7 +100,7 @@ function defaultPort(url: URL): number {
   return url.protocol === "https:" ? 443 : 80;
 }
 
-function parsePrimaryUrl(text: string): URL {
+export function parsePrimaryUrl(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
     throw new LitefsError(

@@ -3,9 +3,6 @@ import { sendText } from "../replies.ts";
 
 /** Routes of LiteFS that this version does not serve: a clear answer, so that no client hangs. */
 const RESERVED = [
-  { method: "POST", url: "/halt", what: "halting a database" },
-  { method: "DELETE", url: "/halt", what: "halting a database" },
-  { method: "POST", url: "/tx", what: "forwarding a transaction" },
   { method: "POST", url: "/promote", what: "promoting a node" },
   { method: "POST", url: "/handoff", what: "handing the lease off" },
 ] as const;

@@ -9,7 +9,7 @@ import type { PositionMapEntry } from "../../wire/position-map.ts";
 import { http2Sink } from "../http2-sink.ts";
 import type { NodeApi } from "../node-api.ts";
 import { http2StreamOf } from "../raw-exchange.ts";
-import { queryParameter, sendText } from "../replies.ts";
+import { nodeIdOf, queryParameter, sendText } from "../replies.ts";
 
 /** Room for a million databases. */
 const MAX_POSITION_MAP_BYTES = 64 * 1024 * 1024;
@@ -19,7 +19,7 @@ export function registerStream(app: FastifyInstance, node: NodeApi): void {
   app.post("/stream", async (request, reply) => {
     const stream = http2StreamOf(request);
     if (stream === undefined) return sendText(reply, 426, "Upgrade to HTTP/2 required");
-    const clientNodeId = parseNodeId(request.headers["litefs-id"]);
+    const clientNodeId = nodeIdOf(request);
     if (clientNodeId === node.nodeId) return sendText(reply, 400, "cannot connect to self");
     const positions = await readPositionMap(request.raw);
     if (positions instanceof FormatError) return sendText(reply, 400, positions.message);
@@ -93,13 +93,6 @@ async function readPositionMap(raw: IncomingMessage): Promise<PositionMapEntry[]
     if (error instanceof FormatError) return error;
     throw error;
   }
-}
-
-/** Missing or malformed counts as id 0, as in LiteFS. */
-function parseNodeId(header: string | string[] | undefined): string {
-  const text = typeof header === "string" ? header.trim() : "";
-  if (!/^[0-9a-fA-F]{1,16}$/.test(text)) return "0".repeat(16);
-  return text.toUpperCase().padStart(16, "0");
 }
 
 function parseFilter(filter: string | undefined): ReadonlySet<string> | undefined {

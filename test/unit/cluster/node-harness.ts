@@ -2,6 +2,7 @@ import { onTestFinished } from "vitest";
 import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
 import { EventHub } from "../../../src/cluster/events.ts";
 import { openHttp2Stream } from "../../../src/cluster/replication/http2-transport.ts";
+import { LoanDesk } from "../../../src/cluster/forwarding/loan-desk.ts";
 import { LagTracker } from "../../../src/cluster/replication/lag.ts";
 import { StreamClient } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamClientOptions } from "../../../src/cluster/replication/stream-client.ts";
@@ -13,6 +14,7 @@ import { HttpServer } from "../../../src/http/server.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import type { FakeEngine } from "../../support/fake-engine.ts";
+import { FakeWriteEngine } from "../../support/fake-write-engine.ts";
 import { newEngine, newStreamServer, temporaryDirectory } from "./stand-ins.ts";
 
 export const PRIMARY_ID = "00000000000000A1";
@@ -46,6 +48,14 @@ export async function serveNode(
   const streams = newStreamServer(engine);
   const role = changes.role ?? { isPrimary: true, primaryHostname: "primary.local" };
   const events = new EventHub(engine, () => node.role, silentLogger);
+  const loans: LoanDesk = new LoanDesk({
+    engine: new FakeWriteEngine(),
+    clock: systemClock,
+    log: silentLogger,
+    loanMs: 30_000,
+    timeoutMs: 1_000,
+    isPrimary: () => node.role.isPrimary,
+  });
   const api: NodeApi = {
     nodeId: PRIMARY_ID,
     isCandidate: true,
@@ -53,6 +63,7 @@ export async function serveNode(
     engine,
     streams,
     events,
+    loans,
     metrics: changes.metrics ?? { contentType: "text/plain", text: () => Promise.resolve("m 1\n") },
     log: silentLogger,
     importer:

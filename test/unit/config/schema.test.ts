@@ -33,6 +33,7 @@ const DEFAULTS: Config = {
     writeTimeoutMs: 0,
     idleTimeoutMs: 30_000,
   },
+  forward: { enabled: true, lingerMs: 1000, timeoutMs: 5000 },
   lease: {
     type: "",
     hostname: "",

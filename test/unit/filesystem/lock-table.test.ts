@@ -163,6 +163,7 @@ describe("waiting for a lock", () => {
         end: 9,
         type,
         pid: 1,
+        sinceMs: 0,
       });
     node.locks.set(1, 0, 1, 1, 0, 9, F_WRLCK);
     wait(10, 2, F_RDLCK);

@@ -227,9 +227,6 @@ describe("routes", () => {
   });
 
   test.each([
-    ["POST", "/halt"],
-    ["DELETE", "/halt"],
-    ["POST", "/tx"],
     ["POST", "/promote"],
     ["POST", "/handoff"],
   ])("%s %s says that it is not supported, body or not", async (method, url) => {

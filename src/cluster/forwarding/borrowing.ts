@@ -1,0 +1,337 @@
+import { randomBytes } from "node:crypto";
+import type { CommitEvent, WriteEngine, WriterLeftEvent } from "../../database/write-engine.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { errorText } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import { formatPosition } from "../../lib/position.ts";
+import type { Position } from "../../lib/position.ts";
+import type { BorrowedRight, PrimaryLink } from "./primary-link.ts";
+
+export interface BorrowingOptions {
+  readonly engine: WriteEngine;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** How long the right stays here after its last use, when nobody else wants it. */
+  readonly lingerMs: number;
+  /** How long an application waits for the right, and for the outcome of a commit. */
+  readonly timeoutMs: number;
+  /** The connection to the present primary; undefined when none is known. */
+  link(): PrimaryLink | undefined;
+  onForwarded(latencyMs: number, outcome: "committed" | "refused" | "unknown"): void;
+}
+
+/** Loans end on the primary after 30 s unless they are renewed. */
+const RENEW_EVERY_MS = 10_000;
+/** A primary that cannot say that others wait is not kept from its own writers for long. */
+const SILENT_LINGER_MS = 50;
+const SILENT_LOAN_MS = 25_000;
+/** While others wait, a node keeps the right for this long or one round trip, if it goes on writing. */
+const SLICE_MS = 10;
+/** Between two transactions of a busy application. */
+const PAUSE_MS = 2;
+/** An application that was told SQLITE_BUSY comes back within SQLite's longest pause. */
+const RETURN_MAX_MS = 150;
+/** How long one that has been refused is refused at once. */
+const IMPATIENCE_MS = 1_000;
+const IMPATIENT_WAIT_MS = 20;
+
+type State = "idle" | "asking" | "held";
+
+/**
+ * A replica's right to write one database: borrowed from the primary when an application wants to
+ * write, kept while it is in use and a little longer, given back when others wait.
+ */
+export class Borrowing {
+  readonly #options: BorrowingOptions;
+  readonly #database: string;
+  #state: State = "idle";
+  #loan = "";
+  #right: BorrowedRight | undefined;
+  #link: PrimaryLink | undefined;
+  #asking: AbortController | undefined;
+  #borrowedAtMs = 0;
+  #isUsed = false;
+  /** In a row, holds of SQLite's lock without a commit: a snapshot was stale. */
+  #fruitless = 0;
+  #roundTripMs = 1;
+  #impatientUntilMs = 0;
+  /** An application waits although the right is on its way back. */
+  #isWantedHere = false;
+  #timer: NodeJS.Timeout | undefined;
+  #renewal: NodeJS.Timeout | undefined;
+
+  constructor(database: string, options: BorrowingOptions) {
+    this.#database = database;
+    this.#options = options;
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  // What applications do.
+
+  writerWaits(): void {
+    this.#limitWait();
+    if (this.#state === "idle") void this.#ask();
+    else if (this.#state !== "asking") this.#isWantedHere = true;
+  }
+
+  /** An application must not wait for ever; one that has waited in vain must not wait again. */
+  #limitWait(): void {
+    const { clock, timeoutMs } = this.#options;
+    const isImpatient = clock.monotonicMs() < this.#impatientUntilMs;
+    const waitMs = isImpatient ? Math.min(IMPATIENT_WAIT_MS, timeoutMs) : timeoutMs;
+    setTimeout(() => {
+      if (this.#state !== "asking") return;
+      this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
+      this.#deny(waitMs);
+    }, waitMs + 1);
+  }
+
+  writerLeft({ hasCommitted, isReturned }: WriterLeftEvent): void {
+    if (this.#state !== "held") return;
+    this.#isUsed = true;
+    this.#fruitless = hasCommitted ? 0 : this.#fruitless + 1;
+    if (isReturned) this.#drop();
+    else this.#planReturn();
+  }
+
+  /** The mount thread has found that the database is not where the loan began. */
+  rightLost(): void {
+    this.#options.log.warn("database moved on under a borrowed right to write", {
+      db: this.#database,
+    });
+    this.#drop();
+  }
+
+  // The loan.
+
+  async #ask(): Promise<void> {
+    const { clock, engine, log, timeoutMs } = this.#options;
+    const link = this.#options.link();
+    if (link === undefined) {
+      this.#deny(0);
+      return;
+    }
+    this.#state = "asking";
+    this.#isWantedHere = false;
+    this.#link = link;
+    this.#loan = newLoanId();
+    const asking = new AbortController();
+    this.#asking = asking;
+    const signal = AbortSignal.any([asking.signal, AbortSignal.timeout(2 * timeoutMs)]);
+    try {
+      const askedAtMs = clock.monotonicMs();
+      const right = await link.borrow(this.#database, this.#loan, signal);
+      this.#right = right;
+      this.#borrowedAtMs = clock.monotonicMs();
+      this.#noteRoundTrip(this.#borrowedAtMs - askedAtMs);
+      if (!(await engine.grantRight(this.#database, right.position))) {
+        throw new Error(`the database is not in the history of the primary`);
+      }
+      this.#hold(right);
+    } catch (error) {
+      if (signal.aborted && !asking.signal.aborted) link.close();
+      if (!asking.signal.aborted) {
+        log.warn("cannot borrow the right to write", {
+          db: this.#database,
+          error: errorText(error),
+        });
+      }
+      this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
+      this.#deny(0);
+      this.#drop();
+    } finally {
+      if (this.#asking === asking) this.#asking = undefined;
+    }
+  }
+
+  #hold(right: BorrowedRight): void {
+    this.#state = "held";
+    this.#isUsed = false;
+    this.#fruitless = 0;
+    this.#impatientUntilMs = 0;
+    right.onWanted = () => this.#planReturn();
+    right.onEnded = () => this.#ended();
+    if (right.isEnded) {
+      this.#ended();
+      return;
+    }
+    this.#renewal = setInterval(() => this.#renew(), RENEW_EVERY_MS);
+    this.#planReturn();
+  }
+
+  #renew(): void {
+    const right = this.#right;
+    const { clock, log, timeoutMs } = this.#options;
+    if (right === undefined || this.#link === undefined) return;
+    if (!right.isHeld) {
+      // LiteFS renews nothing; past its time another node may write.
+      if (clock.monotonicMs() - this.#borrowedAtMs > SILENT_LOAN_MS) this.#ended();
+      return;
+    }
+    const timeout = AbortSignal.timeout(timeoutMs);
+    this.#link.renew(this.#database, this.#loan, timeout).catch((error: unknown) => {
+      log.warn("cannot renew the right to write", { db: this.#database, error: errorText(error) });
+    });
+  }
+
+  /** The primary has taken the right back, or the connection to it is gone. */
+  #ended(): void {
+    if (this.#state !== "held") return;
+    this.#options.engine.loseRight(this.#database).catch(() => undefined);
+    this.#drop();
+  }
+
+  #noteRoundTrip(tookMs: number): void {
+    this.#roundTripMs = Math.min(1_000, this.#roundTripMs * 0.8 + tookMs * 0.2);
+  }
+
+  // Giving it back.
+
+  #planReturn(): void {
+    clearTimeout(this.#timer);
+    if (this.#state !== "held") return;
+    this.#timer = setTimeout(() => void this.#giveBack(), this.#keepMs());
+  }
+
+  /** How much longer the right stays here if no application uses it. */
+  #keepMs(): number {
+    const { clock, lingerMs } = this.#options;
+    const right = this.#right;
+    const heldMs = clock.monotonicMs() - this.#borrowedAtMs;
+    if (!this.#isUsed) return Math.max(0, RETURN_MAX_MS - heldMs);
+    const returnMs =
+      this.#fruitless === 0 ? 0 : Math.min(RETURN_MAX_MS, 10 * 2 ** Math.min(4, this.#fruitless));
+    if (right?.isWanted === true) {
+      const sliceMs = Math.max(SLICE_MS, this.#roundTripMs);
+      return Math.max(returnMs, heldMs < sliceMs ? PAUSE_MS : 0);
+    }
+    return Math.max(returnMs, right?.isHeld === true ? lingerMs : SILENT_LINGER_MS);
+  }
+
+  async #giveBack(): Promise<void> {
+    if (this.#state !== "held") return;
+    try {
+      const isReturned = await this.#options.engine.recallRight(this.#database);
+      // Otherwise an application is writing, and `writerLeft` will tell.
+      if (isReturned && this.#state === "held") this.#drop();
+    } catch (error) {
+      this.#options.log.debug("cannot recall the right to write", { error: errorText(error) });
+    }
+  }
+
+  #drop(): void {
+    const { log, timeoutMs } = this.#options;
+    clearTimeout(this.#timer);
+    clearInterval(this.#renewal);
+    const link = this.#link;
+    const right = this.#right;
+    this.#right = undefined;
+    const loan = this.#loan;
+    const returned =
+      link === undefined
+        ? Promise.resolve()
+        : link.giveBack(this.#database, loan, AbortSignal.timeout(timeoutMs));
+    returned
+      .catch((error: unknown) => {
+        log.debug("cannot give the right to write back", { error: errorText(error) });
+      })
+      .finally(() => {
+        right?.close();
+      })
+      .catch(() => undefined);
+    this.#state = "idle";
+    if (this.#isWantedHere) void this.#ask();
+  }
+
+  #deny(waitedMs: number): void {
+    this.#options.engine.denyWriters(this.#database, waitedMs).catch((error: unknown) => {
+      this.#options.log.debug("cannot deny writers", { error: errorText(error) });
+    });
+  }
+
+  /** The primary has changed, or the node stops. */
+  reset(): void {
+    this.#asking?.abort();
+    if (this.#state === "held") this.#ended();
+    this.#deny(0);
+  }
+
+  // Commits.
+
+  async commit(event: CommitEvent): Promise<void> {
+    const { clock, engine, log } = this.#options;
+    const startedAtMs = clock.monotonicMs();
+    let outcome: "committed" | "refused" | "unknown";
+    try {
+      outcome = await this.#submit(event);
+    } catch (error) {
+      log.error("forwarding failed", { db: this.#database, error: errorText(error) });
+      outcome = "unknown";
+    }
+    const tookMs = clock.monotonicMs() - startedAtMs;
+    if (outcome === "committed") this.#noteRoundTrip(tookMs);
+    this.#options.onForwarded(tookMs, outcome);
+    await engine.decideCommit(this.#database, event.commit, outcome === "committed");
+  }
+
+  async #submit(event: CommitEvent): Promise<"committed" | "refused" | "unknown"> {
+    const { log, timeoutMs } = this.#options;
+    const link = this.#link;
+    const loan = this.#loan;
+    if (this.#state !== "held" || link === undefined) return "refused";
+    const signal = AbortSignal.timeout(timeoutMs);
+    try {
+      const result = await link.submit(this.#database, loan, event, event.isDurable, signal);
+      if (result === "committed") return "committed";
+      log.warn("the primary refused a transaction", { db: this.#database, reason: result.refused });
+      this.#ended();
+      return "refused";
+    } catch (error) {
+      log.warn("no answer to a forwarded transaction, asking what became of it", {
+        db: this.#database,
+        error: errorText(error),
+      });
+    }
+    return await this.#resolve(loan, event.position);
+  }
+
+  /**
+   * The primary may have the transaction or not. It, or the one after it, is asked for the position
+   * until somebody knows. Whoever answers "no" will never take it any more.
+   */
+  async #resolve(loan: string, position: Position): Promise<"committed" | "refused" | "unknown"> {
+    const { clock, log, timeoutMs } = this.#options;
+    const deadlineMs = clock.monotonicMs() + timeoutMs;
+    while (clock.monotonicMs() < deadlineMs) {
+      const link = this.#options.link();
+      try {
+        if (link !== undefined) {
+          const signal = AbortSignal.timeout(Math.max(1, deadlineMs - clock.monotonicMs()));
+          const has = await link.resolve(this.#database, loan, position, signal);
+          if (!has) this.#ended();
+          return has ? "committed" : "refused";
+        }
+      } catch (error) {
+        log.debug("cannot resolve a transaction yet", { error: errorText(error) });
+      }
+      await clock.sleep(RESOLVE_EVERY_MS);
+    }
+    log.error("the outcome of a transaction is unknown: it will appear here if it was committed", {
+      db: this.#database,
+      position: formatPosition(position),
+    });
+    this.#ended();
+    return "unknown";
+  }
+}
+
+const RESOLVE_EVERY_MS = 50;
+
+/** A positive number of 63 bits, as LiteFS draws them. */
+function newLoanId(): string {
+  const id = randomBytes(8).readBigUInt64BE(0) & 0x7fffffffffffffffn;
+  return String(id === 0n ? 1n : id);
+}

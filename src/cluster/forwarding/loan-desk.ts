@@ -1,0 +1,196 @@
+import type { ForwardResult, WriteEngine, WriteEvent } from "../../database/write-engine.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { errorText, LitefsError } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import type { Position } from "../../lib/position.ts";
+
+export interface LoanDeskOptions {
+  readonly engine: WriteEngine;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** A loan that is not renewed ends after this time; LiteFS's nodes count on 30 s. */
+  readonly loanMs: number;
+  /** How long a node, or an application here, waits for its turn. */
+  readonly timeoutMs: number;
+  isPrimary(): boolean;
+}
+
+export interface LoanRequest {
+  readonly database: string;
+  /** Chosen by the borrower; in LiteFS's terms the ID of the halt lock. */
+  readonly loan: string;
+  /** Only for the log. */
+  readonly nodeId: string;
+  /** Somebody else waits for the right: the borrower should give it back soon. */
+  readonly onWanted: () => void;
+  /** The loan has ended without the borrower's doing. */
+  readonly onEnded: () => void;
+  /** The borrower does not want it any more. */
+  readonly signal: AbortSignal;
+}
+
+export interface Loan {
+  readonly position: Position;
+  /** Wall clock. */
+  readonly expiresAtMs: number;
+}
+
+interface OpenLoan {
+  readonly request: LoanRequest;
+  timer: NodeJS.Timeout;
+}
+
+/**
+ * The primary's side of forwarding: lends the right to write a database to one node at a time, and
+ * takes the transactions that come with it. What it knows of loans only serves to end them in
+ * time; whether one is good is decided on the mount thread, at the very commit.
+ */
+export class LoanDesk {
+  readonly #options: LoanDeskOptions;
+  /** By database: at most one. */
+  readonly #loans = new Map<string, OpenLoan>();
+  /** By database: how many nodes wait for it. */
+  readonly #waiting = new Map<string, number>();
+  /** Databases for which an application here waits. */
+  readonly #localWaiting = new Set<string>();
+
+  constructor(options: LoanDeskOptions) {
+    this.#options = options;
+    options.engine.onWriteEvent((event) => this.#noticeWriter(event));
+  }
+
+  /** Databases that are on loan, and to which node. */
+  get loans(): ReadonlyMap<string, string> {
+    return new Map([...this.#loans].map(([name, { request }]) => [name, request.nodeId]));
+  }
+
+  /** Waits for the right; the same ID again renews the loan. */
+  async borrow(request: LoanRequest): Promise<Loan> {
+    const { engine, timeoutMs } = this.#options;
+    const { database, loan, signal } = request;
+    this.#requirePrimary();
+    signal.throwIfAborted();
+    const withdraw = (): void => this.#endQuietly(database, loan);
+    const timer = setTimeout(withdraw, timeoutMs);
+    signal.addEventListener("abort", withdraw, { once: true });
+    this.#waiting.set(database, (this.#waiting.get(database) ?? 0) + 1);
+    if (this.#loans.get(database)?.request.loan !== loan) this.#want(database);
+    try {
+      const result = await engine.lend(database, loan);
+      if (result.kind === "refused") {
+        throw new LitefsError("LOAN_REFUSED", `cannot lend ${database}: ${result.reason}`);
+      }
+      if (signal.aborted) {
+        withdraw();
+        signal.throwIfAborted();
+      }
+      this.#open(request);
+      return { position: result.position, expiresAtMs: this.#expiresAtMs() };
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", withdraw);
+      const left = (this.#waiting.get(database) ?? 1) - 1;
+      if (left > 0) this.#waiting.set(database, left);
+      else this.#waiting.delete(database);
+      if (left > 0 || this.#localWaiting.has(database)) this.#want(database);
+    }
+  }
+
+  #expiresAtMs(): number {
+    return this.#options.clock.nowMs() + this.#options.loanMs;
+  }
+
+  #open(request: LoanRequest): void {
+    const { database } = request;
+    const former = this.#loans.get(database);
+    if (former !== undefined) clearTimeout(former.timer);
+    const isRenewal = former?.request.loan === request.loan;
+    const holder = isRenewal ? former.request : request;
+    const timer = setTimeout(() => this.#expire(holder), this.#options.loanMs);
+    this.#loans.set(database, { request: holder, timer });
+  }
+
+  #expire({ database, loan, nodeId, onEnded }: LoanRequest): void {
+    this.#options.log.warn("halt lock expired", { db: database, node: nodeId });
+    this.#endQuietly(database, loan);
+    onEnded();
+  }
+
+  has(database: string, loan: string): boolean {
+    return this.#loans.get(database)?.request.loan === loan;
+  }
+
+  /** Ends a loan; one that does not exist is no error. */
+  async giveBack(database: string, loan: string): Promise<void> {
+    this.#forget(database, loan);
+    await this.#options.engine.endLoan(database, loan);
+  }
+
+  /** Commits a transaction under a loan. */
+  async submit(
+    database: string,
+    loan: string,
+    transaction: { readonly ltx: Uint8Array | undefined; readonly path: string | undefined },
+    isDurable: boolean,
+  ): Promise<ForwardResult> {
+    this.#requirePrimary();
+    return await this.#options.engine.applyForwarded({ database, loan, ...transaction, isDurable });
+  }
+
+  /**
+   * What became of a transaction whose sender has not heard of it. The loan ends with the question,
+   * so that the answer stays true.
+   */
+  async resolve(database: string, loan: string, position: Position): Promise<boolean> {
+    this.#requirePrimary();
+    await this.giveBack(database, loan);
+    return await this.#options.engine.hasPosition(database, position);
+  }
+
+  /** This node is not the primary any more: the mount thread has ended the loans already. */
+  endAll(): void {
+    for (const { request, timer } of this.#loans.values()) {
+      clearTimeout(timer);
+      request.onEnded();
+    }
+    this.#loans.clear();
+    this.#localWaiting.clear();
+  }
+
+  #requirePrimary(): void {
+    if (!this.#options.isPrimary()) {
+      throw new LitefsError("NOT_PRIMARY", "this node is not the primary");
+    }
+  }
+
+  #forget(database: string, loan: string): void {
+    const open = this.#loans.get(database);
+    if (open?.request.loan !== loan) return;
+    clearTimeout(open.timer);
+    this.#loans.delete(database);
+    this.#localWaiting.delete(database);
+  }
+
+  #endQuietly(database: string, loan: string): void {
+    this.giveBack(database, loan).catch((error: unknown) => {
+      this.#options.log.warn("cannot end a halt lock", { db: database, error: errorText(error) });
+    });
+  }
+
+  #want(database: string): void {
+    this.#loans.get(database)?.request.onWanted();
+  }
+
+  #noticeWriter(event: WriteEvent): void {
+    if (event.type !== "writer-waits" || !this.#options.isPrimary()) return;
+    const { engine, log, timeoutMs } = this.#options;
+    const { database } = event;
+    this.#localWaiting.add(database);
+    this.#want(database);
+    setTimeout(() => {
+      engine.denyWriters(database, timeoutMs).catch((error: unknown) => {
+        log.debug("cannot deny writers", { db: database, error: errorText(error) });
+      });
+    }, timeoutMs + 1);
+  }
+}

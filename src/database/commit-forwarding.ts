@@ -1,0 +1,98 @@
+import { assert } from "../lib/assert.ts";
+import { errorText } from "../lib/errors.ts";
+import { halvesToBigint } from "../ltx/crc64.ts";
+import type { Commit, EncodedCommit } from "./commit.ts";
+import { encodeCommit } from "./commit.ts";
+import type { Database } from "./database.ts";
+import { LtxSpool } from "./forwarded-commit.ts";
+import type { Decision } from "./forwarded-commit.ts";
+import type { FinalOutcome, Outcome } from "./outcome.ts";
+
+/** Carries out the decision about a commit, and says how the application's call ends. */
+export type Settle = (decision: Decision) => FinalOutcome;
+
+/**
+ * The commits of a database whose primary is another node. One at a time: while it is being
+ * decided, the application that made it waits in its call and holds SQLite's write lock.
+ *
+ * Nothing is appended to the log before the primary has the transaction in its own, so the two
+ * cannot differ: what is lost here comes again by the stream.
+ */
+export class CommitForwarding {
+  readonly #db: Database;
+  #waiting: { answer: ((outcome: FinalOutcome) => void) | undefined } | undefined;
+
+  constructor(db: Database) {
+    this.#db = db;
+  }
+
+  get isPending(): boolean {
+    return this.#waiting !== undefined;
+  }
+
+  whenDecided(answer: (outcome: FinalOutcome) => void): void {
+    assert(this.#waiting !== undefined, "a commit to be decided");
+    this.#waiting.answer = answer;
+  }
+
+  submit(commit: Commit, isDurable: boolean, settle: Settle): Outcome {
+    const { arbiter, files, host, log, name, store } = this.#db;
+    if (arbiter === undefined) return "read-only";
+    assert(this.#waiting === undefined, "one commit at a time");
+    const spool = new LtxSpool(files.files, files.pathOf("forward.ltx.tmp"));
+    let encoded: EncodedCommit | undefined;
+    try {
+      encoded = encodeCommit(store, log, commit, (bytes) => spool.add(bytes));
+    } catch (error) {
+      host.logger.error("cannot forward a commit", { db: name, error: errorText(error) });
+      spool.discard();
+      return "io";
+    }
+    if (encoded === undefined) {
+      spool.discard();
+      return settle("unchanged");
+    }
+    const { header, postHi, postLo } = encoded;
+    const position = { txid: header.maxTxid, checksum: halvesToBigint(postHi, postLo) };
+    const { ltx, path } = spool;
+    this.#waiting = { answer: undefined };
+    arbiter.submit({ position, ltx, path, isDurable }, (isCommitted) => {
+      this.#decided(isCommitted, encoded, spool, settle);
+    });
+    return "later";
+  }
+
+  #decided(isCommitted: boolean, encoded: EncodedCommit, spool: LtxSpool, settle: Settle): void {
+    const isAppended = isCommitted && this.#append(encoded, spool);
+    const outcome = settle(isAppended ? "committed" : "refused");
+    spool.discard();
+    if (isAppended) this.#db.forwarded();
+    const answer = this.#waiting?.answer;
+    this.#waiting = undefined;
+    if (outcome === "ok") {
+      answer?.(outcome);
+      return;
+    }
+    const { kernel } = this.#db;
+    // What was taken back must be gone from the kernel's cache before the locks are. Only after
+    // the answer its names: one that is being removed is locked until then.
+    kernel.settled(() => {
+      answer?.(outcome);
+      kernel.invalidateName("journal");
+    });
+  }
+
+  /** False when there is no room for it here; then it comes again by the stream. */
+  #append({ header, postHi, postLo }: EncodedCommit, spool: LtxSpool): boolean {
+    const { host, log, name } = this.#db;
+    const mark = log.mark();
+    try {
+      log.appendReceived(header, postHi, postLo, spool.bytes);
+      return true;
+    } catch (error) {
+      log.truncateTo(mark);
+      host.logger.error("cannot log a forwarded commit", { db: name, error: errorText(error) });
+      return false;
+    }
+  }
+}

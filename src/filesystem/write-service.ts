@@ -1,0 +1,119 @@
+import { applyLtxFile } from "../database/apply-file.ts";
+import { applyTransactions } from "../database/apply.ts";
+import type { ApplyResult } from "../database/engine.ts";
+import type { Job } from "../database/host.ts";
+import type { ForwardedTransaction, ForwardResult } from "../database/write-engine.ts";
+import { bigintHi, bigintLo } from "../ltx/crc64.ts";
+import type { Position } from "../lib/position.ts";
+import { assertNever } from "../lib/assert.ts";
+import type { DatabaseEntry } from "./entry.ts";
+import type { MountResult, WriteRequest } from "./messages.ts";
+import { isDatabaseName } from "./names.ts";
+
+export interface WriteServiceHost {
+  isPrimary(): boolean;
+  /** Made when there is none. */
+  entry(name: string): DatabaseEntry;
+  find(name: string): DatabaseEntry | undefined;
+  /** A transaction was applied, so there may be something to tidy up. */
+  applied(entry: DatabaseEntry): void;
+  reply(id: number, result: MountResult): void;
+  fail(id: number, error: unknown): void;
+}
+
+/** Serves the main thread's calls about the right to write. */
+export class WriteService {
+  readonly #host: WriteServiceHost;
+
+  constructor(host: WriteServiceHost) {
+    this.#host = host;
+  }
+
+  handle(request: WriteRequest): void {
+    const { id } = request;
+    switch (request.type) {
+      case "lend":
+        this.#lend(id, request.database, request.loan);
+        return;
+      case "apply-forwarded":
+        this.#applyForwarded(id, request.forwarded);
+        return;
+      case "end-loan":
+        this.#host.find(request.database)?.turns.endLoan(request.loan);
+        this.#host.reply(id, undefined);
+        return;
+      case "grant-right":
+        this.#host.reply(id, this.#host.entry(request.database).turns.grant(request.position));
+        return;
+      case "recall-right":
+        this.#host.reply(id, this.#host.find(request.database)?.turns.recall() ?? true);
+        return;
+      case "lose-right":
+        this.#host.find(request.database)?.turns.lose();
+        this.#host.reply(id, undefined);
+        return;
+      case "deny-writers":
+        this.#host.find(request.database)?.turns.deny(request.waitedMs);
+        this.#host.reply(id, undefined);
+        return;
+      case "has-position":
+        this.#host.reply(id, this.#hasPosition(request.database, request.position));
+        return;
+      case "decide-commit":
+        this.#host.find(request.database)?.turns.decide(request.commit, request.isCommitted);
+        this.#host.reply(id, undefined);
+        return;
+      default:
+        assertNever(request);
+    }
+  }
+
+  #hasPosition(database: string, { txid, checksum }: Position): boolean {
+    const { db } = this.#host.find(database) ?? {};
+    return db?.applied.has(txid, bigintHi(checksum), bigintLo(checksum)) === true;
+  }
+
+  #lend(id: number, database: string, loan: string): void {
+    if (!this.#host.isPrimary()) {
+      this.#host.reply(id, { kind: "refused", reason: "this node is not the primary" });
+      return;
+    }
+    if (!isDatabaseName(database)) {
+      this.#host.reply(id, { kind: "refused", reason: "invalid database name" });
+      return;
+    }
+    this.#host.entry(database).turns.lend(loan, (result) => this.#host.reply(id, result));
+  }
+
+  #applyForwarded(id: number, forwarded: ForwardedTransaction): void {
+    const entry = this.#host.entry(forwarded.database);
+    const isPermitted = (): boolean =>
+      this.#host.isPrimary() && entry.turns.loan === forwarded.loan;
+    entry.enqueue(
+      () => applyForwarded(entry, forwarded, isPermitted),
+      (result) => {
+        this.#host.reply(id, result);
+        this.#host.applied(entry);
+      },
+      (error) => this.#host.fail(id, error),
+    );
+  }
+}
+
+function* applyForwarded(
+  entry: DatabaseEntry,
+  { ltx, path, isDurable }: ForwardedTransaction,
+  isPermitted: () => boolean,
+): Job<ForwardResult> {
+  const { db, local } = entry;
+  let result: ApplyResult;
+  if (ltx !== undefined) {
+    result = yield* applyTransactions(db, local, entry, [ltx], isPermitted);
+  } else if (path !== undefined) {
+    result = yield* applyLtxFile(db, local, entry, path, isPermitted);
+  } else return { kind: "refused", reason: "it has no transaction" };
+  if (result.kind !== "applied") return { kind: "refused", reason: result.reason };
+  if (isDurable) db.log.sync();
+  db.counters.commits++;
+  return { kind: "committed", position: result.position };
+}
