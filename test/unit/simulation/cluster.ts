@@ -6,6 +6,7 @@ import type { Random } from "../database/support/fake-disk.ts";
 import { PowerCut } from "../database/support/fake-disk.ts";
 import { MiniPager } from "../database/support/mini-pager.ts";
 import type { Attempt, JournalMode, Synchronous } from "../database/support/mini-pager.ts";
+import { contentOf } from "../database/support/node.ts";
 import { Oracle, Violation } from "./oracle.ts";
 import type { SimDatabase } from "./sim-node.ts";
 import { SimNode } from "./sim-node.ts";
@@ -141,6 +142,8 @@ export class Cluster {
     this.#apps.delete(name);
     if (app === undefined || this.primary.disk.isDead) return;
     const oracle = this.oracle(name);
+    // The kernel reports that its descriptors are closed.
+    if (app.attempt?.isLoose === true) app.db.endLooseWrites();
     oracle.settle(app.db, app.attempt);
     // Pages of an open rollback transaction are in the file until its journal is played back.
     if (!app.db.hasOpenChanges) {
@@ -230,7 +233,11 @@ export class Cluster {
       let at = node.databases.get(name);
       const oracle = this.oracle(name);
       if (at !== undefined && at.db.status === "quarantined") {
-        if (!this.#mayBeTorn(node, name) || !at.db.reason.includes("synchronous=OFF")) {
+        const isExpected =
+          (this.#mayBeTorn(node, name) && at.db.reason.includes("synchronous=OFF")) ||
+          (this.#interrupted.get(node)?.get(name)?.attempt.isLoose === true &&
+            at.db.reason.includes("was being overwritten"));
+        if (!isExpected) {
           throw new Violation(`${node.name} cannot open ${name}: ${at.db.reason}`);
         }
         node.wipe(name);
@@ -274,6 +281,27 @@ export class Cluster {
     if (lostPower) oracle.durable = position;
   }
 
+  /**
+   * A bit of a node's log changes while the machine stays up. Nothing may be cut off then: the
+   * database is not served, and is as it was once the bit is mended.
+   */
+  rot(node: SimNode, random: Random): string {
+    if (!node.isUp || node.disk.isDead) return "down already";
+    for (const at of node.databases.values()) at.unblock();
+    this.crash(node, "kill", random);
+    const { name } = this.setup.databases[random.below(this.setup.databases.length)] ?? {};
+    const mend = name === undefined ? undefined : node.rot(name, random);
+    if (name === undefined || mend === undefined) return "nothing to damage";
+    node.boot(node === this.primary);
+    const db = node.databases.get(name)?.db;
+    if (db?.status !== "quarantined" || !db.reason.includes("damaged")) {
+      throw new Violation(`${node.name} serves ${name} although a bit of its log has changed`);
+    }
+    node.crash("kill", random);
+    mend();
+    return `a bit of ${name} has changed`;
+  }
+
   // Roles.
 
   /** Another node becomes the primary, whatever it has; the old one follows if it is there. */
@@ -305,8 +333,14 @@ export class Cluster {
       if (!at.db.hasOpenChanges) continue;
       old.run(at, settleAfterDemotion(at.db, at.locks), () => {
         const { position, store } = at.db;
-        // What was written without a journal became a history of its own.
-        if (this.oracle(name).has(position)) return;
+        const oracle = this.oracle(name);
+        if (oracle.has(position)) return;
+        const { modes } = this.setup.databases.find((other) => other.name === name) ?? {};
+        if (modes?.includes("memory") === true) {
+          // What was written without a journal has become a history of its own.
+          oracle.learn(position, contentOf(at.db), store.pageSize, ZERO_POSITION);
+          return;
+        }
         throw new Violation(`${formatPosition(position)} of ${store.pageCount} pages at demotion`);
       });
     }

@@ -74,6 +74,10 @@ export class Oracle {
       return;
     }
     const found = contentOf(db);
+    if (attempt.isLoose === true) {
+      this.learn(position, found, db.store.pageSize, after);
+      return;
+    }
     const { written } = attempt;
     const isWhole =
       found.pageCount === attempt.content.pageCount &&

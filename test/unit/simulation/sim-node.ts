@@ -2,6 +2,7 @@ import type { Database } from "../../../src/database/database.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { LogReader } from "../../../src/database/log/log-reader.ts";
 import { openDatabase } from "../../../src/database/recover.ts";
+import { decodeRecordHeader, RECORD_HEADER_SIZE } from "../../../src/database/log/record.ts";
 import type { Job } from "../../../src/database/host.ts";
 import { runJob } from "../../../src/database/host.ts";
 import { FakeDisk, PowerCut } from "../database/support/fake-disk.ts";
@@ -98,6 +99,47 @@ export class SimNode {
     this.databases.delete(name);
     this.disk.removeDirectory(`${DATABASES}/${name}`);
     this.disk.syncAll();
+  }
+
+  /**
+   * Changes a bit in a record of a log that has others behind it; undefined if there is none, or if
+   * nobody can tell that the machine has stayed up since. Returns what changes it back.
+   */
+  rot(name: string, random: Random): (() => void) | undefined {
+    const directory = `${DATABASES}/${name}/log`;
+    const segment = this.disk
+      .list(directory)
+      .filter((file) => file.endsWith(".seg"))
+      .sort()
+      .at(-1);
+    const mark = this.disk.size(`${directory}/boot`) ?? 0;
+    if (segment === undefined || mark === 0) return undefined;
+    const boot = Buffer.from(this.disk.content(`${directory}/boot`)).toString("latin1");
+    if (boot !== this.disk.bootId()) return undefined;
+    const bytes = this.disk.content(`${directory}/${segment}`);
+    const records: { start: number; end: number }[] = [];
+    for (let start = 0; ;) {
+      const header = decodeRecordHeader(bytes, start);
+      if (header === undefined) break;
+      const end = start + RECORD_HEADER_SIZE + header.payloadLength;
+      records.push({ start, end });
+      start = end;
+    }
+    // Not the first: a segment without a head is another case.
+    const chosen = records.slice(1, -1)[random.below(Math.max(1, records.length - 2))];
+    if (chosen === undefined) return undefined;
+    const at = chosen.start + random.below(chosen.end - chosen.start);
+    const flip = (): void => {
+      const file = this.disk.open(`${directory}/${segment}`);
+      const byte = new Uint8Array(1);
+      file?.readAt(byte, 0, 1, at);
+      byte[0] = (byte[0] ?? 0) ^ 0x10;
+      file?.writeAt(byte, 0, 1, at);
+      file?.sync();
+      file?.close();
+    };
+    flip();
+    return flip;
   }
 
   /** Everything is closed in order, as at a stop on purpose. */

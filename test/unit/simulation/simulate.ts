@@ -18,6 +18,7 @@ const MODES: readonly (readonly JournalMode[])[] = [
   ["persist"],
   ["wal", "delete", "truncate", "persist"],
   ["wal", "delete", "truncate", "persist"],
+  ["wal", "delete", "memory"],
 ];
 const LEVELS: readonly Synchronous[] = ["full", "full", "normal", "off"];
 
@@ -166,7 +167,12 @@ class Run {
     if (roll < 0.9) return this.#readers(random);
     if (roll < 0.93) return this.#retention(random);
     if (roll < 0.95) return this.#appDies(random);
-    if (roll < 0.97) return this.#stop(random);
+    if (roll < 0.965) return this.#stop(random);
+    if (roll < 0.975) {
+      const node = pick(random, cluster.nodes);
+      this.#doing = `damage on ${node.name}`;
+      return `${this.#doing}: ${cluster.rot(node, random)}`;
+    }
     return this.#failover(random);
   }
 
@@ -187,7 +193,8 @@ class Run {
     try {
       const app = cluster.app(database, random);
       if (app === undefined) return "no primary to write to";
-      if (app.committed.pageCount > 0 && app.mode !== "wal" && random.chance(0.04)) {
+      const canVacuum = app.mode !== "wal" && app.mode !== "memory";
+      if (app.committed.pageCount > 0 && canVacuum && random.chance(0.04)) {
         const pageSize = app.pageSize === 512 ? 1024 : app.pageSize >> 1;
         const pageCount = 2 + 2 * random.below(6);
         this.#doing += `; VACUUM to ${pageCount} pages of ${pageSize}`;

@@ -9,6 +9,7 @@ import { halvesToBigint } from "../../../src/ltx/crc64.ts";
 import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
 import type { LtxPage } from "../../../src/ltx/encode-ltx.ts";
 import type { Random } from "../database/support/fake-disk.ts";
+import { Violation } from "./oracle.ts";
 import type { SimDatabase, SimNode } from "./sim-node.ts";
 
 /** What has left the primary and is not applied yet. */
@@ -150,12 +151,20 @@ export class SimStream {
       replica.run(target, applyTransactions(db, local, locks, batch.ltx), done);
       return `${batch.ltx.length} transactions`;
     }
+    const abandoned = db.status === "quarantined" ? 0 : db.position.txid;
     const path = db.files.pathOf("snapshot.ltx.tmp");
     replica.disk.remove(path);
     const file = replica.disk.open(path, { create: true });
     file?.writeAt(batch.ltx, 0, batch.ltx.length, 0);
     file?.close();
-    replica.run(target, applyLtxFile(db, local, locks, path), done);
+    replica.run(target, applyLtxFile(db, local, locks, path), (result) => {
+      const kept = replica.disk.list(db.files.pathOf("diverged"));
+      const ending = `-${abandoned.toString(16)}`;
+      if (abandoned > 0 && !kept.some((history) => history.endsWith(ending))) {
+        throw new Violation(`${replica.name} has thrown the history to ${abandoned} away`);
+      }
+      done(result);
+    });
     return "a snapshot";
   }
 }

@@ -134,7 +134,8 @@ export class MiniPager {
     for (const [pgno, page] of pages) if (pgno <= options.pageCount) next.pages.set(pgno, page);
     for (const pgno of next.pages.keys()) if (pgno > options.pageCount) next.pages.delete(pgno);
     next.pageCount = options.pageCount;
-    this.attempt = { content: next, pageSize: this.pageSize, written: pages };
+    const isLoose = this.mode === "memory";
+    this.attempt = { content: next, pageSize: this.pageSize, written: pages, isLoose };
     const isDone = this.#run(pages, next, options);
     this.attempt = undefined;
     return isDone;

@@ -26,6 +26,8 @@ export interface Attempt {
   readonly pageSize: number;
   /** The pages of `content` that are known; what else is new is whatever lay there. */
   readonly written: ReadonlyMap<number, Uint8Array>;
+  /** Without a journal: what is there when it is cut short is the database from then on. */
+  readonly isLoose?: boolean;
 }
 
 export interface TransactionOptions {
