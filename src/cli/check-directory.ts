@@ -96,6 +96,7 @@ function inspect(name: string, directory: string, db: Database): DatabaseCheck {
 /** A host that only looks on: nobody writes, and nobody is told. */
 const onlookerHost: DatabaseHost = {
   isPrimary: () => false,
+  mayCommit: () => false,
   nodeId: 0n,
   nowMs: () => Date.now(),
   logger: silentLogger,

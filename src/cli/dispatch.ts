@@ -11,6 +11,10 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   export: async () => (await import("./export.ts")).exportCommand,
   import: async () => (await import("./import.ts")).importCommand,
   check: async () => (await import("./check.ts")).checkCommand,
+  status: async () => (await import("./status.ts")).statusCommand,
+  promote: async () => (await import("./promote.ts")).promoteCommand,
+  demote: async () => (await import("./promote.ts")).demoteCommand,
+  diverged: async () => (await import("./diverged.ts")).divergedCommand,
   version: async () => (await import("./version.ts")).versionCommand,
   help: async () => (await import("./help.ts")).helpCommand,
 };

@@ -13,6 +13,10 @@ The commands are:
   run      run a command beside a node, for example as the primary
   import   replace or create a database with an SQLite file
   export   write a database to a file
+  status   show the role of a node and where its databases stand
+  promote  make a node the primary
+  demote   let another node be the primary
+  diverged list or export transactions that only this node had
   check    prove that databases are intact
   version  print the version
   help     print this text, or that of a command: litefs help mount
@@ -88,6 +92,60 @@ Flags:
   -data-dir PATH   the data directory of a node that does not run
   -name NAME       only this database
   -json            print JSON
+`,
+  status: `Shows what a node is to its cluster: its role, the primary, the lease, the lag, where its
+databases stand, and on the primary its replicas.
+
+Usage:
+
+  litefs status [flags]
+
+Flags:
+
+  -url URL   the node (default: http://localhost:20202)
+  -json      print JSON
+`,
+  promote: `Makes a node the primary: the present one holds its writers back, sends what the node
+lacks, and hands its lease over. No write fails and no transaction is lost. Returns when the
+node is the primary.
+
+Usage:
+
+  litefs promote [flags]
+
+Flags:
+
+  -url URL   the node (default: http://localhost:20202)
+  -force     where there is no primary: take the lease although another candidate has more
+             transactions, or although this node has never had the data of the cluster. What
+             it lacks is lost to the cluster, and kept aside where it is.
+`,
+  demote: `Hands the lease of a primary to the replica that is best for it, or gives it up when there
+is none. The node does not stand for election for lease.demote-delay.
+
+Usage:
+
+  litefs demote [flags]
+
+Flags:
+
+  -url URL   the node, which must be the primary (default: http://localhost:20202)
+`,
+  diverged: `Lists and exports histories: logs that a snapshot of the primary has replaced. A primary
+that lost its lease before its replicas had everything keeps its last transactions so.
+
+Usage:
+
+  litefs diverged list [flags]
+  litefs diverged export -name NAME -history HISTORY [flags] PATH
+
+Flags:
+
+  -config PATH       take the data directory from a configuration file
+  -data-dir PATH     the data directory
+  -name NAME         only this database
+  -history HISTORY   the history to export, as LTX files into the directory PATH
+  -json              print JSON
 `,
   version: `Prints the version.
 

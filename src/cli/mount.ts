@@ -62,7 +62,6 @@ function refuseUnsupported(config: Config, file: string): void {
     const problem = `${setting} is not supported by this version yet; ${remedy}`;
     throw new LitefsError("config", `${file}: ${problem}`);
   };
-  if (config.lease.type === "consul") refuse("lease.type consul", "use static");
   if (config.proxy.target !== "") refuse("proxy.target", "remove the proxy section");
   if (config.backup.type !== "") refuse(`backup.type ${config.backup.type}`, "remove it");
 }

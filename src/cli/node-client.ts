@@ -43,8 +43,23 @@ export class NodeClient {
     return { isPrimary: info["isPrimary"], candidate: info["candidate"] === true };
   }
 
-  async promote(): Promise<void> {
-    await readText(await this.request({ method: "POST", path: "/promote" }));
+  /** Resolves when the node is the primary. */
+  async promote(force = false): Promise<void> {
+    const query = force ? { force: "true" } : {};
+    await readText(await this.request({ method: "POST", path: "/promote", query }));
+  }
+
+  async demote(): Promise<void> {
+    await readText(await this.request({ method: "POST", path: "/demote" }));
+  }
+
+  async status(): Promise<Readonly<Record<string, unknown>>> {
+    const text = await readText(await this.request({ method: "GET", path: "/status" }));
+    const status = parseObject(text);
+    if (status === undefined) {
+      throw new LitefsError("node-answer", `${this.#url.origin} is not a litefs node: bad /status`);
+    }
+    return status;
   }
 
   /** Resolves to the body of a 200; anything else is a LitefsError with the words of the node. */

@@ -6,6 +6,7 @@ import { EventHub } from "../cluster/events.ts";
 import { Forwarder } from "../cluster/forwarding/forwarder.ts";
 import { LoanDesk } from "../cluster/forwarding/loan-desk.ts";
 import { openHttp2Stream } from "../cluster/replication/http2-transport.ts";
+import type { LeaseProvider } from "../cluster/lease.ts";
 import { LagTracker } from "../cluster/replication/lag.ts";
 import { StreamClient } from "../cluster/replication/stream-client.ts";
 import { StreamServer } from "../cluster/replication/stream-server.ts";
@@ -14,8 +15,8 @@ import { MountClient } from "../filesystem/mount-client.ts";
 import { mountFuse, unmountStale } from "../fuse/mount.ts";
 import type { FuseMount } from "../fuse/mount.ts";
 import { DatabaseImporter } from "../http/database-import.ts";
+import { httpPeerClient } from "../http/peer-client.ts";
 import { HttpServer } from "../http/server.ts";
-import { StaticLeaseProvider } from "../lease/static.ts";
 import { systemClock, TIMER_MAX_MS } from "../lib/clock.ts";
 import { errorText } from "../lib/errors.ts";
 import { createLogger } from "../lib/log.ts";
@@ -25,6 +26,7 @@ import { claimDataDirectory } from "./data-directory.ts";
 import type { DataDirectoryClaim } from "./data-directory.ts";
 import { planExec } from "./exec-plan.ts";
 import { EXIT_FAILURE, EXIT_FATAL, EXIT_OK } from "./exit-codes.ts";
+import { createLeaseProvider } from "./lease-provider.ts";
 import { parseListenAddress } from "./listen-address.ts";
 import type { RunNode, RunNodeOptions } from "./run-node-type.ts";
 import { FORWARDED_SIGNALS, Supervisor } from "./supervisor.ts";
@@ -130,7 +132,7 @@ class Node {
     const engine = new MountClient({
       dataDirectory: config.data.dir,
       nodeId: this.#nodeId,
-      role: { isPrimary: false, primaryHostname: undefined },
+      role: { isPrimary: false, primaryHostname: undefined, phase: "starting" },
       spinMs: config.fuse.spinMs,
       logger,
       log: config.log,
@@ -145,7 +147,8 @@ class Node {
     });
     this.#engine = engine;
     await engine.open();
-    const parts = this.#compose(engine, clusterId);
+    const lease = await createLeaseProvider(config.lease, this.#options.env, systemClock);
+    const parts = this.#compose(engine, clusterId, lease);
     this.#http = await HttpServer.start(parts.http);
     logger.info("http server listening on", { addr: config.http.addr });
     fs.mkdirSync(config.fuse.dir, { recursive: true });
@@ -168,6 +171,23 @@ class Node {
     logger.info("waiting to connect to cluster");
     await parts.cluster.ready;
     logger.info("connected to cluster, ready");
+    await this.#promoteAtStart(parts.cluster);
+  }
+
+  /** `lease.promote`. A node that cannot be the primary now serves as a replica all the same. */
+  async #promoteAtStart(cluster: ClusterNode): Promise<void> {
+    const { promote, candidate, type } = this.#config.lease;
+    if (!promote || cluster.role.isPrimary || type === "static") return;
+    if (!candidate) {
+      this.#logger.info("node is not a candidate, skipping automatic promotion");
+      return;
+    }
+    this.#logger.info("node is a candidate, promoting itself to primary");
+    try {
+      await cluster.promote();
+    } catch (error) {
+      this.#logger.warn("cannot promote this node", { error: errorText(error) });
+    }
   }
 
   /** Somebody unmounted the directory behind our back, or the session broke. */
@@ -180,11 +200,13 @@ class Node {
   #compose(
     engine: MountClient,
     clusterId: ClusterIdStore,
+    lease: LeaseProvider,
   ): { cluster: ClusterNode; lag: LagTracker; http: Parameters<typeof HttpServer.start>[0] } {
     const config = this.#config;
     const log = this.#logger;
     const nodeId = this.#nodeId.toString(16).toUpperCase().padStart(16, "0");
     const clock = systemClock;
+    const isCandidate = config.lease.candidate;
     const lag = new LagTracker({ clock, heartbeatIntervalMs: HEARTBEAT_INTERVAL_MS });
     const streams = new StreamServer({
       engine,
@@ -198,6 +220,7 @@ class Node {
     const client = new StreamClient({
       engine,
       nodeId,
+      self: { hostname: lease.hostname, advertiseUrl: lease.advertiseUrl, isCandidate },
       clusterId,
       clock,
       log,
@@ -207,7 +230,6 @@ class Node {
       readTimeoutMs: STREAM_READ_TIMEOUT_MS,
       maxBufferedBytes: MAX_BUFFERED_BYTES,
     });
-    const { hostname, advertiseUrl, candidate } = config.lease;
     const loans: LoanDesk = new LoanDesk({
       engine,
       clock,
@@ -230,8 +252,10 @@ class Node {
     const events: EventHub = new EventHub(engine, () => cluster.role, log);
     const cluster: ClusterNode = new ClusterNode({
       engine,
-      lease: new StaticLeaseProvider({ candidate, hostname, advertiseUrl }),
+      lease,
       clusterId,
+      nodeId,
+      isCandidate,
       streams,
       client: {
         follow: (url, observer, signal) => {
@@ -244,6 +268,9 @@ class Node {
       log,
       random: Math.random,
       reconnectDelayMs: config.lease.reconnectDelayMs,
+      demoteDelayMs: config.lease.demoteDelayMs,
+      peers: httpPeerClient,
+      recallLoans: () => loans.recallAll(),
       onRoleChange: ({ isPrimary }) => {
         if (isPrimary) forwarder.setPrimary(undefined);
         else loans.endAll();
@@ -257,6 +284,11 @@ class Node {
       streamCount: () => streams.sessionCount,
       subscriberCount: () => streams.sessionCount + events.subscriberCount,
       sentFrames: () => streams.sentFrames,
+      roleCounters: () => cluster.counters,
+      leaseRemainingMs: () => {
+        const remainingMs = cluster.leaseState?.remainingMs;
+        return remainingMs === Infinity ? undefined : remainingMs;
+      },
       applyLatencyMs: () => cluster.applyLatencyMs,
     });
     const importer = new DatabaseImporter({
@@ -266,7 +298,9 @@ class Node {
     importer.removeLeftovers();
     const node = {
       nodeId,
-      isCandidate: candidate,
+      hostname: lease.hostname,
+      leaseKind: lease.kind,
+      isCandidate,
       dataDirectory: config.data.dir,
       engine,
       streams,
@@ -276,7 +310,10 @@ class Node {
       log,
       importer,
       clusterId: () => clusterId.current,
+      control: cluster,
       role: () => cluster.role,
+      primary: () => cluster.primary,
+      leaseState: () => cluster.leaseState,
       isReady: () => cluster.isReady,
       lagMs: () => lag.lagMs(),
       fuseRequestCounts: () => engine.requestCounts(),

@@ -45,6 +45,12 @@ export class ClusterIdStore {
 
   /** Joins the cluster of a primary, or refuses when this node belongs to another one. */
   adopt(id: string): void {
+    this.check(id);
+    if (id !== this.#id) this.#store(id);
+  }
+
+  /** Throws when a primary's cluster is not the one of this node, which may still have none. */
+  check(id: string): void {
     if (id === this.#id) return;
     if (!isClusterId(id)) {
       throw new LitefsError(
@@ -58,7 +64,6 @@ export class ClusterIdStore {
         `the primary belongs to cluster ${id}, this node to ${this.#id}: point lease.advertise-url at the right primary, or start this node with an empty data.dir`,
       );
     }
-    this.#store(id);
   }
 
   #store(id: string): void {

@@ -1,5 +1,6 @@
-/** What a node is to its cluster at this moment. */
-export type NodePhase = "starting" | "replica" | "primary" | "disconnected" | "stopping";
+import type { NodePhase } from "../database/engine.ts";
+
+export type { NodePhase } from "../database/engine.ts";
 
 export type NodeEvent =
   /** This node holds the lease. */

@@ -64,7 +64,7 @@ export interface ProxyConfig {
 
 export interface LeaseConfig {
   /** The empty string only before validation. */
-  readonly type: "" | "static" | "consul";
+  readonly type: "" | "static" | "consul" | "etcd";
   readonly hostname: string;
   readonly advertiseUrl: string;
   readonly candidate: boolean;
@@ -73,6 +73,7 @@ export interface LeaseConfig {
   readonly demoteDelayMs: number;
   readonly databases: readonly string[];
   readonly consul: ConsulConfig;
+  readonly etcd: EtcdConfig;
 }
 
 export interface ConsulConfig {
@@ -80,6 +81,17 @@ export interface ConsulConfig {
   readonly key: string;
   readonly ttlMs: number;
   readonly lockDelayMs: number;
+}
+
+export interface EtcdConfig {
+  readonly endpoints: readonly string[];
+  readonly key: string;
+  readonly ttlMs: number;
+  readonly username: string;
+  readonly password: string;
+  readonly caFile: string;
+  readonly certFile: string;
+  readonly keyFile: string;
 }
 
 export interface ForwardConfig {

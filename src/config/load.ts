@@ -25,7 +25,7 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
   const { path: file, text } = readConfigFile(options);
   const env = { ...options.env, HOSTNAME: options.env["HOSTNAME"] || options.machine.hostname };
   const expanded = options.expandEnv ? expandEnv(text, env) : text;
-  return { path: file, config: validateConfig(parseConfig(expanded, file), options.machine) };
+  return { path: file, config: validateConfig(parseConfig(expanded, file), options.machine, env) };
 }
 
 export function configSearchPath(

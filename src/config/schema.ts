@@ -197,8 +197,8 @@ const lease: readonly Option[] = [
   {
     key: "lease.type",
     kind: "choice",
-    choices: ["static", "consul"],
-    meaning: "Required. How the primary is chosen: static (by this file) or consul.",
+    choices: ["static", "consul", "etcd"],
+    meaning: "Required. How the primary is chosen: static (by this file), consul or etcd.",
   },
   {
     key: "lease.hostname",
@@ -244,12 +244,14 @@ const lease: readonly Option[] = [
   {
     key: "lease.consul.url",
     kind: "string",
-    meaning: "URL of the Consul server; a password in it is the ACL token, a path the key prefix.",
+    meaning:
+      "URL of the Consul server; a password in it is the ACL token, a path the key prefix. When absent from FLY_CONSUL_URL or CONSUL_HTTP_ADDR.",
   },
   {
     key: "lease.consul.key",
     kind: "string",
-    meaning: "The key that holds the lease; one for each cluster.",
+    meaning:
+      "The key that holds the lease; one for each cluster. When absent litefs/$FLY_APP_NAME, or litefs/primary.",
   },
   {
     key: "lease.consul.ttl",
@@ -263,6 +265,36 @@ const lease: readonly Option[] = [
     default: "1s",
     meaning: "How long nobody may take a lease that has expired.",
   },
+  {
+    key: "lease.etcd.endpoints",
+    kind: "strings",
+    meaning: "URLs of the servers of the etcd cluster. When absent from ETCDCTL_ENDPOINTS.",
+  },
+  {
+    key: "lease.etcd.key",
+    kind: "string",
+    meaning:
+      "The key that holds the lease; one for each cluster. When absent litefs/$FLY_APP_NAME, or litefs/primary.",
+  },
+  {
+    key: "lease.etcd.ttl",
+    kind: "duration",
+    default: "10s",
+    meaning: "After this time without renewal the lease is free; at least 2s in etcd.",
+  },
+  { key: "lease.etcd.username", kind: "string", meaning: "User of etcd; absent for none." },
+  { key: "lease.etcd.password", kind: "string", meaning: "Password of the user." },
+  {
+    key: "lease.etcd.ca-file",
+    kind: "string",
+    meaning: "PEM file with the authority that has signed etcd's certificate.",
+  },
+  {
+    key: "lease.etcd.cert-file",
+    kind: "string",
+    meaning: "PEM file with the certificate of this client.",
+  },
+  { key: "lease.etcd.key-file", kind: "string", meaning: "PEM file with the key to it." },
 ];
 
 const forward: readonly Option[] = [

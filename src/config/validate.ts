@@ -1,6 +1,8 @@
 import * as path from "node:path";
-import type { Config, LeaseConfig } from "./config.ts";
+import type { Config, ConsulConfig, EtcdConfig, LeaseConfig } from "./config.ts";
 import { ConfigError } from "./config-error.ts";
+import type { Environment } from "./expand-env.ts";
+import { withConsulDefaults, withEtcdDefaults } from "./lease-defaults.ts";
 import type { ParsedConfig } from "./parse.ts";
 
 /** What the checks need to know of the machine. */
@@ -9,11 +11,18 @@ export interface Machine {
   readonly currentDirectory: string;
 }
 
+const CONSUL_TTL_MIN_MS = 10_000;
+const ETCD_TTL_MIN_MS = 2_000;
+
 /**
  * Checks what no single key can tell, and fills in the defaults that depend on other keys.
  * Directories become absolute, so that nothing later depends on the current directory.
  */
-export function validateConfig(parsed: ParsedConfig, machine: Machine): Config {
+export function validateConfig(
+  parsed: ParsedConfig,
+  machine: Machine,
+  env: Environment = {},
+): Config {
   const check = new Check(parsed);
   const { config } = parsed;
   const dataDir = check.directory("data.dir", config.data.dir, machine);
@@ -26,7 +35,7 @@ export function validateConfig(parsed: ParsedConfig, machine: Machine): Config {
     ...config,
     data: { ...config.data, dir: dataDir },
     fuse: { ...config.fuse, dir: fuseDir },
-    lease: check.lease(port, machine),
+    lease: check.lease(port, machine, env),
   };
 }
 
@@ -82,10 +91,10 @@ class Check {
     }
   }
 
-  lease(port: number, machine: Machine): LeaseConfig {
+  lease(port: number, machine: Machine, env: Environment): LeaseConfig {
     const { lease } = this.#config;
     if (lease.type === "") {
-      throw this.#error("lease.type", "lease.type is required: static or consul");
+      throw this.#error("lease.type", "lease.type is required: static, consul or etcd");
     }
     if (lease.candidate && lease.databases.length > 0) {
       const problem =
@@ -93,15 +102,37 @@ class Check {
       throw this.#error("lease.databases", problem);
     }
     if (lease.type === "static" && !lease.candidate) this.#replicaOfStatic(lease);
-    if (lease.type === "consul") {
-      this.#required("lease.consul.url", lease.consul.url, "with lease.type consul");
-      this.#required("lease.consul.key", lease.consul.key, "with lease.type consul");
-    }
+    const consul = lease.type === "consul" ? this.#consul(lease, env) : lease.consul;
+    const etcd = lease.type === "etcd" ? this.#etcd(lease, env) : lease.etcd;
     const hostname = lease.hostname === "" ? machine.hostname : lease.hostname;
     const advertiseUrl =
       lease.advertiseUrl === "" ? `http://${hostname}:${port}` : lease.advertiseUrl;
     this.#httpUrl("lease.advertise-url", advertiseUrl);
-    return { ...lease, hostname, advertiseUrl };
+    return { ...lease, hostname, advertiseUrl, consul, etcd };
+  }
+
+  #consul(lease: LeaseConfig, env: Environment): ConsulConfig {
+    const consul = withConsulDefaults(lease.consul, env);
+    const source =
+      "with lease.type consul, where neither FLY_CONSUL_URL nor CONSUL_HTTP_ADDR is set";
+    this.#required("lease.consul.url", consul.url, source);
+    this.#httpUrl("lease.consul.url", consul.url);
+    this.#atLeast("lease.consul.ttl", consul.ttlMs, CONSUL_TTL_MIN_MS, "Consul's minimum");
+    return consul;
+  }
+
+  #etcd(lease: LeaseConfig, env: Environment): EtcdConfig {
+    const etcd = withEtcdDefaults(lease.etcd, env);
+    const source = "with lease.type etcd, where ETCDCTL_ENDPOINTS is not set";
+    this.#required("lease.etcd.endpoints", etcd.endpoints.join(), source);
+    for (const endpoint of etcd.endpoints) this.#httpUrl("lease.etcd.endpoints", endpoint);
+    this.#atLeast("lease.etcd.ttl", etcd.ttlMs, ETCD_TTL_MIN_MS, "etcd's minimum");
+    return etcd;
+  }
+
+  #atLeast(key: string, valueMs: number, leastMs: number, what: string): void {
+    if (valueMs >= leastMs) return;
+    throw this.#error(key, `${key} must be at least ${leastMs / 1000}s, ${what}`);
   }
 
   /** Nothing but the file can tell a static replica where its primary is. */

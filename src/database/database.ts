@@ -35,6 +35,7 @@ export interface WriteCounters {
   ltxReaped: number;
   quarantines: number;
   heals: number;
+  divergedHistories: number;
 }
 
 /** Whether the content is wrong, or the disk has only failed to do what was asked. */
@@ -65,6 +66,7 @@ export class Database implements WalCaptureOwner {
     ltxReaped: 0,
     quarantines: 0,
     heals: 0,
+    divergedHistories: 0,
   };
   status: DatabaseStatus = "ok";
   reason = "";
@@ -107,6 +109,11 @@ export class Database implements WalCaptureOwner {
   /** Whether an application's write may become a transaction: here, or at the primary. */
   get isWritable(): boolean {
     return this.host.isPrimary() ? !this.isLent : this.arbiter !== undefined;
+  }
+
+  /** On the primary, whether its lease covers a commit now. On a replica the primary decides. */
+  get isCovered(): boolean {
+    return !this.host.isPrimary() || this.host.mayCommit();
   }
 
   /** Told once, after an operation was answered with "later". */
@@ -317,6 +324,7 @@ export class Database implements WalCaptureOwner {
       wal,
       timestampMs: this.host.nowMs(),
       nodeId: this.host.nodeId,
+      isCovered: () => this.isCovered,
     };
   }
 
@@ -353,7 +361,7 @@ export class Database implements WalCaptureOwner {
   }
 
   commitWal(open: OpenTransaction, header: WalHeader, pageCount: number): Outcome {
-    if (!this.isWritable) return "read-only";
+    if (!this.isWritable || !this.isCovered) return "read-only";
     if (header.pageSize !== this.store.pageSize) return "io";
     const range: WalRange = {
       offsetBytes: frameOffset(open.firstFrame, header.pageSize),
@@ -425,7 +433,7 @@ export class Database implements WalCaptureOwner {
   /** An application removes the database: on the primary that is a transaction of its own. */
   drop(): Outcome {
     if (this.store.pageCount > 0) {
-      if (!this.host.isPrimary() || this.isLent) return "read-only";
+      if (!this.host.mayCommit() || this.isLent) return "read-only";
       try {
         this.appendDeletion();
       } catch (error) {

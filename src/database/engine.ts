@@ -39,6 +39,20 @@ export interface Engine {
   verify(database: string): Promise<VerifyResult>;
 
   setRole(role: NodeRole): Promise<void>;
+
+  /**
+   * Commits are refused from this moment of the machine's monotonic clock on, whatever the role.
+   * Takes effect at once, so a renewed lease counts before this returns.
+   */
+  setCommitDeadline(deadlineMonotonicMs: number): void;
+
+  /**
+   * Holds back whoever wants to begin to write, and resolves once nobody writes any more;
+   * `databases` then shows where everything stands, for as long as the pause lasts. Nothing is
+   * refused: who is held back waits, until `resumeWrites`.
+   */
+  pauseWrites(): Promise<void>;
+  resumeWrites(): Promise<void>;
 }
 
 export type DatabaseStatus = "ok" | "deleted" | "quarantined";
@@ -70,6 +84,8 @@ export interface DatabaseCounters {
   /** How often it was quarantined, and how often it served again, since the start. */
   readonly quarantines: number;
   readonly heals: number;
+  /** Histories of this node that a snapshot has replaced, still kept in `diverged/`. */
+  readonly divergedHistories: number;
 }
 
 /** An LTX file that is read in pieces, because it is large. */
@@ -120,4 +136,9 @@ export interface NodeRole {
   readonly isPrimary: boolean;
   /** Hostname of the primary as it advertises itself; undefined when none is known. */
   readonly primaryHostname: string | undefined;
+  /** For applications, in `.role`. */
+  readonly phase: NodePhase;
 }
+
+/** What a node is to its cluster at this moment. */
+export type NodePhase = "starting" | "replica" | "primary" | "disconnected" | "stopping";

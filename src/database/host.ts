@@ -4,8 +4,12 @@ import type { DatabaseFiles, FileKind } from "./database-files.ts";
 
 /** What the databases of a node share; owned by the mount thread. */
 export interface DatabaseHost {
-  /** Whether commits are accepted at this very moment. Checked at every commit point. */
   isPrimary(): boolean;
+  /**
+   * Whether commits are accepted at this very moment: on the primary, while its lease covers them.
+   * Checked at every commit point.
+   */
+  mayCommit(): boolean;
   readonly nodeId: bigint;
   nowMs(): number;
   readonly logger: Logger;

@@ -63,6 +63,7 @@ export function openDatabase(
     });
   }
   const database = new Database(name, host, databaseFiles, log);
+  database.counters.divergedHistories = files.list(path.join(directory, "diverged")).length;
   try {
     refuseMarked(database);
     recover(database);

@@ -161,6 +161,7 @@ function keepHistory(db: Database): void {
     else files.removeDirectory(directory);
   }
   limitKept(files, db.files.directory, db.host.keepAside);
+  db.counters.divergedHistories = files.list(db.files.pathOf("diverged")).length;
 }
 
 function replaceInPlace(

@@ -14,6 +14,18 @@ import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockWaiters } from "./lock-waiters.ts";
 import type { LockableNode } from "./nodes.ts";
 import type { TurnAnswer, TurnRequest } from "./write-turns.ts";
+import { WriteGate } from "./write-gate.ts";
+
+/** What decides over writers. */
+export interface WritePolicy {
+  isPrimary(): boolean;
+  mayCommit(): boolean;
+  /** Whether an application holds SQLite's write lock on any database, or has begun to write. */
+  isAnyoneWriting(): boolean;
+}
+
+/** The number by which a request is answered. */
+type RequestId = Pick<FuseRequest, "uniqueLo" | "uniqueHi">;
 
 /**
  * The fcntl locks of applications, kept by this daemon: every request comes here. Whose turn it is
@@ -23,17 +35,33 @@ export class ApplicationLocks {
   readonly #waiters = new LockWaiters();
   /** Requests that wait for their turn to write. */
   readonly #turns = new Set<TurnRequest>();
-  readonly #isPrimary: () => boolean;
+  readonly #host: WritePolicy;
+  readonly #gate = new WriteGate();
   /** Set when the session begins. */
   replies!: FuseReplies;
 
-  constructor(isPrimary: () => boolean) {
-    this.#isPrimary = isPrimary;
+  constructor(host: WritePolicy) {
+    this.#host = host;
+  }
+
+  /** Holds back new writers; calls back once there is none left. */
+  pauseWrites(whenQuiet: () => void): void {
+    this.#gate.close(whenQuiet);
+    this.checkQuiet();
+  }
+
+  get isHoldingBack(): boolean {
+    return this.#gate.isClosed;
+  }
+
+  /** Those held back are decided by what this node is now. */
+  resumeWrites(): void {
+    this.#gate.open();
   }
 
   /** Answers a SETLK or, with `wait`, a SETLKW, perhaps later. */
   set(
-    request: FuseRequest,
+    request: RequestId,
     node: LockableNode,
     fh: number,
     ownerLo: number,
@@ -53,11 +81,22 @@ export class ApplicationLocks {
     }
     if (type === F_WRLCK && node.type === "file") {
       const intent = this.#intent(node, start, end);
+      if (intent !== "other" && !this.#hasBegun(node, ownerLo, ownerHi)) {
+        if (this.#gate.isClosed) {
+          this.#hold(request, node, fh, ownerLo, ownerHi, start, end, pid, wait);
+          return;
+        }
+        // Refused here rather than at the commit, while the lease of this primary has run out.
+        if (this.#host.isPrimary() && !this.#host.mayCommit()) {
+          this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
+          return;
+        }
+      }
       if (intent === "exclusive" && this.#isElsewhere(node, ownerLo, ownerHi)) {
         this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
         return;
       }
-      if (intent === "write" && (!this.#isPrimary() || node.entry.turns.isContended)) {
+      if (intent === "write" && (!this.#host.isPrimary() || node.entry.turns.isContended)) {
         if (this.#isCheckpointing(node, ownerLo, ownerHi)) {
           this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
           return;
@@ -103,7 +142,8 @@ export class ApplicationLocks {
     if (locks.size === 0 && this.#waiters.size === 0 && this.#turns.size === 0) return;
     // A process that dies between its commit frame and the wal-index leaves the rest to us.
     const isShm = node.type === "file" && node.kind === "shm";
-    if (isShm && locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_WRITE_LOCK)) this.#finish(node.entry);
+    if (isShm && locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_WRITE_LOCK, WAL_WRITE_LOCK))
+      this.#finish(node.entry);
     this.#waiters.cancelOwner(ownerLo, ownerHi, node, (u, v) =>
       this.replies.replyError(u, v, errno.EINTR),
     );
@@ -122,6 +162,7 @@ export class ApplicationLocks {
 
   interrupt(targetLo: number, targetHi: number): void {
     if (
+      this.#gate.cancel(targetLo, targetHi) ||
       this.#waiters.cancel(targetLo, targetHi) ||
       this.#cancelTurn((lock) => lock.uniqueLo === targetLo && lock.uniqueHi === targetHi)
     ) {
@@ -150,6 +191,25 @@ export class ApplicationLocks {
   /** Whether some application holds SQLite's write lock of the rollback modes. */
   isBeingWritten(node: FileNode): boolean {
     return node.locks.isWriteLocked(RESERVED_BYTE, SHARED_LAST);
+  }
+
+  #hold(
+    request: RequestId,
+    node: FileNode,
+    fh: number,
+    ownerLo: number,
+    ownerHi: number,
+    start: number,
+    end: number,
+    pid: number,
+    wait: boolean,
+  ): void {
+    const { uniqueLo, uniqueHi } = request;
+    // The request's buffer belongs to the next one by then; its number is all that is needed of it.
+    const again = { uniqueLo, uniqueHi };
+    const decide = (): void =>
+      this.set(again, node, fh, ownerLo, ownerHi, start, end, F_WRLCK, pid, wait);
+    this.#gate.hold({ uniqueLo, uniqueHi, decide });
   }
 
   #unlock(
@@ -181,13 +241,23 @@ export class ApplicationLocks {
 
   /** The right to write is with another node, and none of it with this owner. */
   #isElsewhere(node: FileNode, ownerLo: number, ownerHi: number): boolean {
-    if (this.#isPrimary()) return node.entry.turns.loan !== undefined;
-    return !node.locks.ownerHoldsWrite(ownerLo, ownerHi, RESERVED_BYTE);
+    if (this.#host.isPrimary()) return node.entry.turns.loan !== undefined;
+    return !node.locks.ownerHoldsWrite(ownerLo, ownerHi, RESERVED_BYTE, RESERVED_BYTE);
   }
 
   /** Who wants the write lock only to finish a checkpoint does not trouble other nodes for it. */
   #isCheckpointing(node: FileNode, ownerLo: number, ownerHi: number): boolean {
-    return node.kind === "shm" && node.locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_CKPT_LOCK);
+    return (
+      node.kind === "shm" &&
+      node.locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_CKPT_LOCK, WAL_CKPT_LOCK)
+    );
+  }
+
+  /** An owner goes on who has a write lock already: in a rollback mode he needs several. */
+  #hasBegun({ kind, locks }: FileNode, ownerLo: number, ownerHi: number): boolean {
+    return kind === "shm"
+      ? locks.ownerHoldsWrite(ownerLo, ownerHi, WAL_WRITE_LOCK, WAL_WRITE_LOCK)
+      : locks.ownerHoldsWrite(ownerLo, ownerHi, PENDING_BYTE, SHARED_LAST);
   }
 
   /**
@@ -242,6 +312,12 @@ export class ApplicationLocks {
       this.#waiters.retry(node, (u, v) => this.replies.replyEmpty(u, v));
     }
     if (node.type === "file") node.entry.released();
+    this.checkQuiet();
+  }
+
+  /** Somebody may have ended what he was writing. */
+  checkQuiet(): void {
+    if (this.#gate.isWaitingForQuiet && !this.#host.isAnyoneWriting()) this.#gate.quiet();
   }
 
   /** Publishes captured transactions that SQLite never entered into the wal-index. */

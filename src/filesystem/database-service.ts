@@ -2,6 +2,7 @@ import * as path from "node:path";
 import { assert, assertNever } from "../lib/assert.ts";
 import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { monotonicMs } from "../lib/monotonic.ts";
 import { DatabaseChecksum } from "../ltx/database-checksum.ts";
 import { Crc64, halvesToBigint, pageChecksum } from "../ltx/crc64.ts";
 import type { FileSystemStatistics } from "../fuse/replies.ts";
@@ -9,7 +10,7 @@ import { applyTransactions } from "../database/apply.ts";
 import { CHECKPOINT_FRAMES, checkpointLocalWal } from "../database/checkpoint.ts";
 import type { Database } from "../database/database.ts";
 import type { DatabaseFiles } from "../database/database-files.ts";
-import type { VerifyResult } from "../database/engine.ts";
+import type { NodePhase, VerifyResult } from "../database/engine.ts";
 import type { WriteEvent } from "../database/write-engine.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
@@ -21,7 +22,7 @@ import { Snapshot } from "../database/snapshot.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { LitefsFileSystem } from "./litefs-file-system.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
-import { SHARED } from "./messages.ts";
+import { SHARED, SHARED_COMMIT_DEADLINE_OFFSET_BYTES } from "./messages.ts";
 import type {
   DatabaseUpdate,
   MountEvent,
@@ -69,8 +70,12 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   readonly #soon: (() => void)[] = [];
   #nextSnapshot = 1;
   #databasesDirectory = "";
+  readonly #commitDeadline: Float64Array;
   #isPrimary: boolean;
   #primaryHostname: string | undefined;
+  #phase: NodePhase;
+  /** Nobody writes, and nobody may. */
+  #isPaused = false;
 
   constructor(options: ServiceOptions) {
     this.#options = options;
@@ -80,12 +85,16 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.keepAside = options.data.keepAside;
     this.#isPrimary = options.data.isPrimary;
     this.#primaryHostname = options.data.primaryHostname;
+    this.#phase = options.data.phase;
+    const at = SHARED_COMMIT_DEADLINE_OFFSET_BYTES;
+    this.#commitDeadline = new Float64Array(options.words.buffer, at, 1);
     this.#outbox = new Outbox((messages, batch) => options.sendNotifications(messages, batch));
     const retrievals = new Retrievals((message) => options.writeNotification(message));
     const plainDirectory = path.join(options.data.dataDirectory, "files");
     this.fileSystem = new LitefsFileSystem(this, this.#outbox, retrievals, plainDirectory);
     this.#writes = new WriteService({
       isPrimary: () => this.#isPrimary,
+      mayCommit: () => this.mayCommit(),
       entry: (name) => this.#entry(name),
       find: (name) => this.fileSystem.entries.get(name),
       applied: (entry) => this.#applied(entry),
@@ -127,8 +136,14 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   isPrimary(): boolean {
     return this.#isPrimary;
   }
+  mayCommit(): boolean {
+    return this.#isPrimary && !this.#isPaused && monotonicMs() < this.#commitDeadline[0]!;
+  }
   primaryHostname(): string | undefined {
     return this.#primaryHostname;
+  }
+  phase(): NodePhase {
+    return this.#phase;
   }
   nowMs(): number {
     return Date.now();
@@ -240,6 +255,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       case "decide-commit":
       case "has-position":
         this.#writes.handle(request);
+        this.fileSystem.checkQuiet();
         return;
       case "apply":
         this.#apply(request.id, request.database, request.ltx);
@@ -264,6 +280,15 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       case "set-role":
         this.#setRole(request.isPrimary);
         this.#primaryHostname = request.primaryHostname;
+        this.#phase = request.phase;
+        this.#reply(request.id, undefined);
+        return;
+      case "pause-writes":
+        this.fileSystem.pauseWrites(() => this.#paused(request.id));
+        return;
+      case "resume-writes":
+        this.#isPaused = false;
+        this.fileSystem.resumeWrites();
         this.#reply(request.id, undefined);
         return;
       case "enforce-retention":
@@ -277,6 +302,15 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       default:
         assertNever(request);
     }
+  }
+
+  /** The states go with the answer: what is told of changes in between may come later. */
+  #paused(id: number): void {
+    this.#isPaused = true;
+    this.#reply(
+      id,
+      [...this.fileSystem.entries.values()].map((entry) => updateOf(entry)),
+    );
   }
 
   #setRole(isPrimary: boolean): void {

@@ -33,6 +33,7 @@ export interface FileNode {
 /** For databases of which no other node is told. */
 const noTurns: WriteTurnsHost = {
   isPrimary: () => true,
+  isHeldBack: () => false,
   answer: () => undefined,
   tell: () => undefined,
 };

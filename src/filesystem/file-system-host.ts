@@ -1,4 +1,5 @@
 import type { Database } from "../database/database.ts";
+import type { NodePhase } from "../database/engine.ts";
 import type { Logger } from "../lib/log.ts";
 import type { WriteEvent } from "../database/write-engine.ts";
 import type { FileSystemStatistics } from "../fuse/replies.ts";
@@ -8,6 +9,10 @@ import type { DatabaseEntry } from "./entry.ts";
 export interface FileSystemHost {
   readonly logger: Logger;
   isPrimary(): boolean;
+  /** Whether commits are accepted at this very moment. */
+  mayCommit(): boolean;
+  /** For `.role`. */
+  phase(): NodePhase;
   primaryHostname(): string | undefined;
   /** Milliseconds behind the primary, as `.lag` shows it. */
   lagMs(): number;

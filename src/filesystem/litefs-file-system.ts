@@ -18,6 +18,7 @@ import type { FuseHandler, SetattrFields } from "../fuse/handler.ts";
 import { OUT_HEADER_BYTES } from "../fuse/replies.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
+import { WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { ApplicationLocks } from "./application-locks.ts";
 import { Conversion, startsLikeDatabase } from "./conversion.ts";
 import { DirectoryListings } from "./directory-listings.ts";
@@ -74,6 +75,7 @@ export class LitefsFileSystem implements FuseHandler {
     const handles = this.#handles;
     const plain = new PlainFiles(plainDirectory, nodes);
     const names = new Namespace(host, nodes, plain, (db) => this.#show(db), {
+      isHeldBack: () => this.#locks.isHoldingBack,
       isPrimary: () => host.isPrimary(),
       answer: (lock, answer) => this.#locks.answer(lock, answer),
       tell: (event) => host.tell(event),
@@ -97,7 +99,11 @@ export class LitefsFileSystem implements FuseHandler {
     this.#plain = plain;
     this.#plainRequests = plainRequests;
     this.#names = names;
-    this.#locks = new ApplicationLocks(() => host.isPrimary());
+    this.#locks = new ApplicationLocks({
+      isPrimary: () => host.isPrimary(),
+      mayCommit: () => host.mayCommit(),
+      isAnyoneWriting: () => this.#isAnyoneWriting(),
+    });
   }
 
   get entries(): ReadonlyMap<string, DatabaseEntry> {
@@ -116,6 +122,32 @@ export class LitefsFileSystem implements FuseHandler {
     const entry = this.#names.add(db);
     db.kernel = new EntryCache(entry, this.#outbox, this.#retrievals);
     return entry;
+  }
+
+  pauseWrites(whenQuiet: () => void): void {
+    this.#locks.pauseWrites(whenQuiet);
+  }
+  resumeWrites(): void {
+    this.#locks.resumeWrites();
+    for (const { turns } of this.entries.values()) turns.serve();
+  }
+  /** Somebody may have ended what he was writing. */
+  checkQuiet(): void {
+    this.#locks.checkQuiet();
+  }
+
+  #isAnyoneWriting(): boolean {
+    for (const entry of this.entries.values()) {
+      if (entry.turns.loan !== undefined) return true;
+      const shm = entry.nodes.get("shm");
+      if (shm?.locks.isWriteLocked(WAL_WRITE_LOCK, WAL_WRITE_LOCK) === true) return true;
+      const database = entry.nodes.get("database");
+      if (database === undefined) continue;
+      if (this.#locks.isBeingWritten(database)) return true;
+      // A file that is overwritten as a whole, without locks.
+      if (entry.db.hasOpenChanges && database.opens > 0) return true;
+    }
+    return false;
   }
 
   init(replies: FuseReplies): void {
@@ -407,6 +439,7 @@ export class LitefsFileSystem implements FuseHandler {
       if (outcome === "ok") handle.wrote = false;
     }
     this.#replyFinal(request, outcome);
+    this.#locks.checkQuiet();
   }
 
   #endLooseWrites(node: FileNode): Outcome {

@@ -76,13 +76,13 @@ export class LockTable {
     return this.#remove((lock) => lock.fh === fh);
   }
 
-  /** Whether an owner holds a write lock on a byte. */
-  ownerHoldsWrite(ownerLo: number, ownerHi: number, byte: number): boolean {
+  /** Whether an owner holds a write lock on any byte of a range. */
+  ownerHoldsWrite(ownerLo: number, ownerHi: number, start: number, end: number): boolean {
     return this.#locks.some(
       (lock) =>
         lock.type === F_WRLCK &&
-        lock.start <= byte &&
-        lock.end >= byte &&
+        lock.start <= end &&
+        lock.end >= start &&
         sameOwner(lock, ownerLo, ownerHi, false),
     );
   }

@@ -7,7 +7,7 @@ import type {
   WriteEvent,
 } from "../database/write-engine.ts";
 import type { Position } from "../lib/position.ts";
-import type { ApplyResult, DatabaseState, VerifyResult } from "../database/engine.ts";
+import type { ApplyResult, DatabaseState, NodePhase, VerifyResult } from "../database/engine.ts";
 
 /** What the mount thread is started with. */
 export interface MountThreadData {
@@ -15,6 +15,7 @@ export interface MountThreadData {
   readonly nodeId: bigint;
   readonly isPrimary: boolean;
   readonly primaryHostname: string | undefined;
+  readonly phase: NodePhase;
   readonly shared: SharedArrayBuffer;
   /** How long the thread may look for a request before it sleeps; 0: not at all. */
   readonly spinMs: number;
@@ -48,7 +49,11 @@ export type MountRequest =
       readonly id: number;
       readonly isPrimary: boolean;
       readonly primaryHostname: string | undefined;
+      readonly phase: NodePhase;
     }
+  /** Answered once no application writes, with where every database stands then. */
+  | { readonly type: "pause-writes"; readonly id: number }
+  | { readonly type: "resume-writes"; readonly id: number }
   | { readonly type: "enforce-retention"; readonly id: number; readonly olderThanMs: number }
   | { readonly type: "retry-quarantined"; readonly id: number }
   | WriteRequest;
@@ -113,6 +118,7 @@ export type MountResult =
   | LoanResult
   | ForwardResult
   | boolean
+  | readonly DatabaseUpdate[]
   | undefined;
 
 /** A database's state with where its log ends, for the reader on the main thread. */
@@ -152,4 +158,11 @@ export const SHARED = {
 } as const;
 /** Behind the words: the requests of the kernel, counted by the mount thread. */
 export const SHARED_REQUEST_COUNTS_OFFSET_BYTES = 32;
-export const SHARED_BYTES: number = SHARED_REQUEST_COUNTS_OFFSET_BYTES + REQUEST_COUNTS_BYTES;
+/**
+ * Behind those, a float64: up to when commits are covered by the lease, by the machine's monotonic
+ * clock. The main thread writes it, the mount thread reads it at every commit; an aligned store of
+ * 8 bytes is seen as a whole.
+ */
+export const SHARED_COMMIT_DEADLINE_OFFSET_BYTES: number =
+  Math.ceil((SHARED_REQUEST_COUNTS_OFFSET_BYTES + REQUEST_COUNTS_BYTES) / 8) * 8;
+export const SHARED_BYTES: number = SHARED_COMMIT_DEADLINE_OFFSET_BYTES + 8;

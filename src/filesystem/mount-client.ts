@@ -27,7 +27,12 @@ import { writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { LAG_NODE_ID } from "./nodes.ts";
-import { SHARED, SHARED_BYTES, SHARED_REQUEST_COUNTS_OFFSET_BYTES } from "./messages.ts";
+import {
+  SHARED,
+  SHARED_BYTES,
+  SHARED_COMMIT_DEADLINE_OFFSET_BYTES,
+  SHARED_REQUEST_COUNTS_OFFSET_BYTES,
+} from "./messages.ts";
 import type {
   DatabaseUpdate,
   MountEvent,
@@ -79,6 +84,11 @@ export class MountClient implements Engine, WriteEngine {
     this.#words.buffer,
     SHARED_REQUEST_COUNTS_OFFSET_BYTES,
   );
+  readonly #commitDeadline = new Float64Array(
+    this.#words.buffer,
+    SHARED_COMMIT_DEADLINE_OFFSET_BYTES,
+    1,
+  );
   readonly #wakeMessage = wakeMessage(LAG_NODE_ID);
   readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
   readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
@@ -97,6 +107,8 @@ export class MountClient implements Engine, WriteEngine {
 
   constructor(options: MountClientOptions) {
     this.#options = options;
+    // Whoever starts as the primary has no lease that ends, until he is told otherwise.
+    this.#commitDeadline[0] = options.role.isPrimary ? Infinity : -Infinity;
   }
 
   /** Resolves when the session has ended, for whatever reason. */
@@ -118,6 +130,7 @@ export class MountClient implements Engine, WriteEngine {
       nodeId: this.#options.nodeId,
       isPrimary: role.isPrimary,
       primaryHostname: role.primaryHostname,
+      phase: role.phase,
       shared,
       spinMs: this.#options.spinMs,
       debug: log.debug,
@@ -259,8 +272,20 @@ export class MountClient implements Engine, WriteEngine {
   }
 
   async setRole(role: NodeRole): Promise<void> {
-    const { isPrimary, primaryHostname } = role;
-    await this.#call({ type: "set-role", isPrimary, primaryHostname });
+    const { isPrimary, primaryHostname, phase } = role;
+    await this.#call({ type: "set-role", isPrimary, primaryHostname, phase });
+  }
+
+  setCommitDeadline(deadlineMonotonicMs: number): void {
+    this.#commitDeadline[0] = deadlineMonotonicMs;
+  }
+
+  async pauseWrites(): Promise<void> {
+    this.#update((await this.#call({ type: "pause-writes" })) as readonly DatabaseUpdate[]);
+  }
+
+  async resumeWrites(): Promise<void> {
+    await this.#call({ type: "resume-writes" });
   }
 
   /** Opens those quarantined databases again that only the disk has failed. */
@@ -386,13 +411,17 @@ export class MountClient implements Engine, WriteEngine {
   }
 
   #changed(databases: readonly DatabaseUpdate[]): void {
+    this.#update(databases);
+    setTimeout(() => this.#acceptChanges(), CHANGE_INTERVAL_MS);
+  }
+
+  #update(databases: readonly DatabaseUpdate[]): void {
     const names = new Set<string>();
     for (const state of databases) {
       this.databases.set(state.name, state);
       names.add(state.name);
     }
     for (const listener of this.#listeners) listener(names);
-    setTimeout(() => this.#acceptChanges(), CHANGE_INTERVAL_MS);
   }
 }
 

@@ -200,6 +200,7 @@ export class NameRequests {
     const { host, names } = this.#options;
     switch (parsed.kind) {
       case "lag":
+      case "role":
       case "primary":
         return errno.EACCES;
       case "position":

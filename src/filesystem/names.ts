@@ -11,6 +11,7 @@ export type Name =
   | { readonly kind: "lock"; readonly database: string }
   | { readonly kind: "primary" }
   | { readonly kind: "lag" }
+  | { readonly kind: "role" }
   | { readonly kind: "invalid" };
 
 const SUFFIXES: ReadonlyMap<string, FileKind> = new Map([
@@ -23,10 +24,12 @@ const DATABASE_NAME_MAX_BYTES = 247;
 
 export const PRIMARY_NAME = ".primary";
 export const LAG_NAME = ".lag";
+export const ROLE_NAME = ".role";
 
 export function parseName(name: string): Name {
   if (name === PRIMARY_NAME) return { kind: "primary" };
   if (name === LAG_NAME) return { kind: "lag" };
+  if (name === ROLE_NAME) return { kind: "role" };
   for (const [suffix, file] of SUFFIXES) {
     if (name.endsWith(suffix)) return checked(name.slice(0, -suffix.length), file);
   }

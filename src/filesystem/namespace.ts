@@ -6,10 +6,10 @@ import type { DirectoryEntry } from "./directory-listings.ts";
 import { DatabaseEntry } from "./entry.ts";
 import type { FileNode } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
-import { LAG_NAME, nameOf, parseName, PRIMARY_NAME } from "./names.ts";
+import { LAG_NAME, nameOf, parseName, PRIMARY_NAME, ROLE_NAME } from "./names.ts";
 import type { Name } from "./names.ts";
 import type { NodeTable } from "./node-table.ts";
-import { LAG_FILE_BYTES, LAG_NODE_ID, lagText, PRIMARY_NODE_ID } from "./nodes.ts";
+import { LAG_FILE_BYTES, LAG_NODE_ID, lagText, PRIMARY_NODE_ID, ROLE_NODE_ID } from "./nodes.ts";
 import type { Node, TextNode } from "./nodes.ts";
 import type { PlainFiles } from "./plain-files.ts";
 import type { WriteTurnsHost } from "./write-turns.ts";
@@ -44,6 +44,7 @@ export class Namespace {
     this.#add = add;
     this.#turns = turns;
     nodes.addText(LAG_NODE_ID, LAG_FILE_BYTES, () => lagText(host.lagMs()));
+    nodes.addText(ROLE_NODE_ID, 0, () => `${host.phase()}\n`);
     nodes.addText(PRIMARY_NODE_ID, 0, () => `${host.primaryHostname() ?? ""}\n`);
   }
 
@@ -80,6 +81,8 @@ export class Namespace {
     switch (parsed.kind) {
       case "lag":
         return this.#nodes.get(LAG_NODE_ID);
+      case "role":
+        return this.#nodes.get(ROLE_NODE_ID);
       case "primary":
         return this.#showsPrimary ? this.#nodes.get(PRIMARY_NODE_ID) : undefined;
       case "file":
@@ -132,6 +135,7 @@ export class Namespace {
       names.push({ name, type: "file" });
     };
     add(LAG_NAME);
+    add(ROLE_NAME);
     if (this.#showsPrimary) add(PRIMARY_NAME);
     for (const { db } of this.entries.values()) {
       for (const kind of ["database", "journal", "wal", "shm"] as const) {

@@ -23,6 +23,7 @@ export type LockableNode = FileNode | PlainNode;
 /** A node that the main thread holds, so that it can wake the mount thread: `.lag`. */
 export const LAG_NODE_ID = 2;
 export const PRIMARY_NODE_ID = 3;
+export const ROLE_NODE_ID = 4;
 export const FIRST_FREE_NODE_ID = 16;
 export const LAG_FILE_BYTES = 11;
 const LAG_MAX_MS = 2147483647;
@@ -71,7 +72,8 @@ export function rootAttributes(): FileAttributes {
 
 function sizeOf(node: FileNode | TextNode): number {
   if (node.type === "file") return node.files.size(node.kind);
-  return node.id === PRIMARY_NODE_ID ? Buffer.byteLength(node.content()) : node.size;
+  const isOfAnyLength = node.id === PRIMARY_NODE_ID || node.id === ROLE_NODE_ID;
+  return isOfAnyLength ? Buffer.byteLength(node.content()) : node.size;
 }
 
 function attributes(

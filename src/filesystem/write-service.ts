@@ -12,6 +12,8 @@ import { isDatabaseName } from "./names.ts";
 
 export interface WriteServiceHost {
   isPrimary(): boolean;
+  /** Whether commits are accepted at this very moment. */
+  mayCommit(): boolean;
   /** Made when there is none. */
   entry(name: string): DatabaseEntry;
   find(name: string): DatabaseEntry | undefined;
@@ -88,7 +90,7 @@ export class WriteService {
   #applyForwarded(id: number, forwarded: ForwardedTransaction): void {
     const entry = this.#host.entry(forwarded.database);
     const isPermitted = (): boolean =>
-      this.#host.isPrimary() && entry.turns.loan === forwarded.loan;
+      this.#host.mayCommit() && entry.turns.loan === forwarded.loan;
     entry.enqueue(
       () => applyForwarded(entry, forwarded, isPermitted),
       (result) => {

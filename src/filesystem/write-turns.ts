@@ -20,6 +20,8 @@ export interface TurnRequest extends LockWaiter {
 
 export interface WriteTurnsHost {
   isPrimary(): boolean;
+  /** Nobody may begin to write now: the lease is about to change hands. */
+  isHeldBack(): boolean;
   /** Answers a deferred request. */
   answer(request: TurnRequest, answer: TurnAnswer): void;
   tell(event: WriteEvent): void;
@@ -210,6 +212,7 @@ export class WriteTurns implements CommitArbiter {
   }
 
   #serveAsPrimary(): void {
+    if (this.#host.isHeldBack()) return;
     for (let turn = this.#queue[0]; turn !== undefined; turn = this.#queue[0]) {
       if (this.#loan !== undefined) return;
       if (isRequest(turn)) {
@@ -350,9 +353,15 @@ export class WriteTurns implements CommitArbiter {
     const waiting = this.#queue;
     this.#queue = [];
     for (const turn of waiting) {
-      if (isRequest(turn)) this.#host.answer(turn, "busy");
-      else turn.lent({ kind: "refused", reason: "this node is not the primary any more" });
+      if (!isRequest(turn)) {
+        turn.lent({ kind: "refused", reason: "this node is not the primary any more" });
+        continue;
+      }
+      // It waits on, for what the new role gives it.
+      const answer = this.request(turn);
+      if (answer !== undefined) this.#host.answer(turn, answer);
     }
+    this.serve();
   }
 
   // Commits of applications on a replica.

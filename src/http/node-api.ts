@@ -1,3 +1,4 @@
+import type { PrimaryInfo } from "../cluster/lease.ts";
 import type { EventHub } from "../cluster/events.ts";
 import type { LoanDesk } from "../cluster/forwarding/loan-desk.ts";
 import type { StreamServer } from "../cluster/replication/stream-server.ts";
@@ -9,6 +10,10 @@ import type { DatabaseImporter } from "./database-import.ts";
 export interface NodeApi {
   /** 16 upper-case hex digits. */
   readonly nodeId: string;
+  /** `lease.hostname`. */
+  readonly hostname: string;
+  /** `lease.type`. */
+  readonly leaseKind: string;
   readonly isCandidate: boolean;
   /** `data.dir`. */
   readonly dataDirectory: string;
@@ -19,13 +24,25 @@ export interface NodeApi {
   readonly metrics: MetricsSource;
   readonly log: Logger;
   readonly importer: DatabaseImporter;
+  readonly control: RoleControl;
   clusterId(): string | undefined;
   role(): NodeRole;
+  /** Undefined on the primary itself, and while none is known. */
+  primary(): PrimaryInfo | undefined;
+  /** On the primary: since when it has the lease, and for how long it is covered. */
+  leaseState(): { readonly ageMs: number; readonly remainingMs: number } | undefined;
   /** True once the node has served, or received, a complete set of databases. */
   isReady(): boolean;
   lagMs(): number;
   /** Requests of the kernel to the mount since the start, by name. */
   fuseRequestCounts(): Readonly<Record<string, number>>;
+}
+
+/** What operators may ask of a node; everything rejects with a reason in one line. */
+export interface RoleControl {
+  promote(options: { readonly force: boolean }): Promise<void>;
+  handOff(nodeId: string): Promise<void>;
+  demote(): Promise<void>;
 }
 
 export interface MetricsSource {

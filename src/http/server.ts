@@ -19,7 +19,9 @@ import { registerHealthz } from "./routes/healthz.ts";
 import { registerImport } from "./routes/import.ts";
 import { registerInfo } from "./routes/info.ts";
 import { registerMetrics } from "./routes/metrics.ts";
-import { registerReserved } from "./routes/reserved.ts";
+import { registerPromote } from "./routes/promote.ts";
+import { registerReadyz } from "./routes/readyz.ts";
+import { registerStatus } from "./routes/status.ts";
 import { registerStream } from "./routes/stream.ts";
 import { registerTransactions } from "./routes/transactions.ts";
 
@@ -157,7 +159,9 @@ function registerAll(app: FastifyInstance, node: NodeApi, closing: AbortSignal):
   registerDebugVars(app, node);
   registerCheck(app, node);
   registerHealthz(app, node);
-  registerReserved(app);
+  registerReadyz(app, node);
+  registerStatus(app, node);
+  registerPromote(app, node);
 }
 
 /** LiteFS leaves its own headers out where tools of others read. */

@@ -1,4 +1,5 @@
-import type { Lease, LeaseProvider, PrimaryInfo } from "../cluster/lease.ts";
+import type { Lease, LeaseProvider, Peer, PrimaryInfo } from "../cluster/lease.ts";
+import { LeaseLostError } from "../cluster/lease.ts";
 
 export interface StaticLeaseOptions {
   /** True on the one node that is the primary for ever. */
@@ -25,9 +26,39 @@ export class StaticLeaseProvider implements LeaseProvider {
     return Promise.resolve(this.#candidate ? staticLease : undefined);
   }
 
+  adopt(): Promise<Lease> {
+    return Promise.reject(new LeaseLostError("a static lease cannot be handed over"));
+  }
+
   primaryInfo(): Promise<PrimaryInfo | undefined> {
     if (this.#candidate) return Promise.resolve(undefined);
     return Promise.resolve({ hostname: this.hostname, advertiseUrl: this.advertiseUrl });
+  }
+
+  /** Never: only the end of the wait ends it. */
+  changed(signal: AbortSignal): Promise<void> {
+    return new Promise((_resolve, reject) => {
+      const onAbort = (): void => reject(new Error("aborted", { cause: signal.reason }));
+      if (signal.aborted) onAbort();
+      else signal.addEventListener("abort", onAbort, { once: true });
+    });
+  }
+
+  /** Nothing is shared between the nodes, so nobody can know. */
+  clusterId(): Promise<string | undefined> {
+    return Promise.resolve(undefined);
+  }
+
+  claimClusterId(id: string): Promise<string> {
+    return Promise.resolve(id);
+  }
+
+  announce(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  peers(): Promise<readonly Peer[]> {
+    return Promise.resolve([]);
   }
 
   close(): Promise<void> {
@@ -38,6 +69,7 @@ export class StaticLeaseProvider implements LeaseProvider {
 /** Nothing can take this lease away, so renewing and closing it have nothing to do. */
 const staticLease: Lease = {
   id: "static",
+  ttlMs: Infinity,
   expiresAtMonotonicMs: () => Infinity,
   renew: () => Promise.resolve(),
   close: () => Promise.resolve(),

@@ -1,8 +1,10 @@
+import { monotonicMs } from "./monotonic.ts";
+
 /** Time as the code sees it, handed in so that tests can bend it. */
 export interface Clock {
   /** Wall clock, milliseconds since the Unix epoch. */
   nowMs(): number;
-  /** Never jumps; only differences mean something. */
+  /** Never jumps, and is the same in all threads; only differences mean something. */
   monotonicMs(): number;
   /** Resolves after the delay; rejects with the signal's reason when aborted first. */
   sleep(delayMs: number, signal?: AbortSignal): Promise<void>;
@@ -13,7 +15,7 @@ export const TIMER_MAX_MS: number = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
+  monotonicMs,
   sleep: (delayMs, signal) =>
     new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(abortReason(signal));

@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Registry } from "prom-client";
+import type { RoleCounters } from "../cluster/cluster-node.ts";
 import type { DatabaseState } from "../database/engine.ts";
 
 /** Where the numbers come from. They are read when somebody asks, never counted per commit. */
@@ -12,6 +13,10 @@ export interface MetricsSources {
   subscriberCount(): number;
   /** LTX frames sent, by database and type. */
   sentFrames(): ReadonlyMap<string, Readonly<Record<"ltx" | "ltx:snapshot", number>>>;
+  /** What elections and handoffs have come to since the start. */
+  roleCounters(): RoleCounters;
+  /** On the primary: for how long its lease still covers commits; undefined without end or lease. */
+  leaseRemainingMs(): number | undefined;
   /** Between a transaction at its origin and its visibility here, by database. */
   applyLatencyMs(): ReadonlyMap<string, number>;
 }
@@ -103,6 +108,12 @@ const DATABASE_METRICS: readonly DatabaseMetric[] = [
     value: ({ counters }) => counters.heals,
   },
   {
+    name: "litefs_db_diverged_histories",
+    help: "Histories of this node that a snapshot of the primary has replaced, kept aside.",
+    type: "gauge",
+    value: ({ counters }) => counters.divergedHistories,
+  },
+  {
     name: "litefs_tx_count",
     help: "Number of transactions in the database's history, equal on all nodes that are in sync.",
     type: "counter",
@@ -128,6 +139,7 @@ export function createMetrics(sources: MetricsSources): MetricsRegistry {
   });
   registerNodeMetrics(registry, sources);
   for (const metric of DATABASE_METRICS) registerDatabaseMetric(registry, sources, metric);
+  registerElections(registry, sources);
   registerLatencies(registry, sources);
   registerSentFrames(registry, sources);
   return { contentType: registry.contentType, text: () => registry.metrics() };
@@ -188,6 +200,41 @@ function registerDatabaseMetric(
       counter.reset();
       for (const state of sources.databases.values()) counter.inc({ db: state.name }, value(state));
     },
+  });
+}
+
+function registerElections(registry: Registry, sources: MetricsSources): void {
+  const election: Counter<"result"> = new Counter({
+    name: "litefs_election_count",
+    help: "Times without a primary in which this candidate tried to become it, by result.",
+    labelNames: ["result"],
+    registers: [registry],
+    collect: () => {
+      const { attempts, won, deferred } = sources.roleCounters();
+      election.reset();
+      election.inc({ result: "won" }, won);
+      election.inc({ result: "missed" }, attempts - won);
+      election.inc({ result: "deferred" }, deferred);
+    },
+  });
+  const changes: Counter<"kind"> = new Counter({
+    name: "litefs_lease_change_count",
+    help: "Leases lost, handed over and inherited by this node.",
+    labelNames: ["kind"],
+    registers: [registry],
+    collect: () => {
+      const { lost, handedOver, inherited } = sources.roleCounters();
+      changes.reset();
+      changes.inc({ kind: "lost" }, lost);
+      changes.inc({ kind: "handed-over" }, handedOver);
+      changes.inc({ kind: "inherited" }, inherited);
+    },
+  });
+  const remaining: Gauge = new Gauge({
+    name: "litefs_lease_remaining_seconds",
+    help: "For how long the lease of the primary covers commits without a renewal; else 0.",
+    registers: [registry],
+    collect: () => remaining.set((sources.leaseRemainingMs() ?? 0) / 1000),
   });
 }
 

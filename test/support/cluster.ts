@@ -1,11 +1,11 @@
 import * as fs from "node:fs";
-import * as net from "node:net";
 import * as os from "node:os";
 import * as path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { afterEach, expect } from "vitest";
 import { checkNode } from "../../src/cli/check-node.ts";
+import { freePorts } from "./free-ports.ts";
 import { TestNode } from "./test-node.ts";
 
 const CATCH_UP_TIMEOUT_MS = 30_000;
@@ -220,21 +220,4 @@ export async function waitFor(
     if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms for ${what}: ${state}`);
     await sleep(5);
   }
-}
-
-/** Ports that were free a moment ago, chosen by the system. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = net.createServer();
-      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => {
-    const address = server.address();
-    return typeof address === "object" && address !== null ? address.port : 0;
-  });
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }

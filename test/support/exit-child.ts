@@ -10,7 +10,7 @@ fs.mkdirSync(mountPoint, { recursive: true });
 const client = new MountClient({
   dataDirectory: `${directory}/data`,
   nodeId: 1n,
-  role: { isPrimary: true, primaryHostname: undefined },
+  role: { isPrimary: true, primaryHostname: undefined, phase: "primary" },
   spinMs: 0.1,
   logger: silentLogger,
   log: { format: "text", timestamp: false, debug: false },

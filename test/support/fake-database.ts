@@ -59,6 +59,7 @@ export class FakeDatabase {
       ltxReaped: 0,
       quarantines: 0,
       heals: 0,
+      divergedHistories: 0,
     };
     return { name, status, reason, position, pageSize, pageCount, timestampMs, counters };
   }

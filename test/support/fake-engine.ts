@@ -33,6 +33,10 @@ export class FakeEngine implements Engine {
   /** What a test wants to happen before every portion of a snapshot. */
   beforePortion: (database: string) => Promise<void> = () => Promise.resolve();
   readonly roles: NodeRole[] = [];
+  commitDeadlineMs = 0;
+  isPaused = false;
+  /** What a test wants to happen before writers are quiet. */
+  beforePause: () => Promise<void> = () => Promise.resolve();
   openSnapshots = 0;
 
   constructor(options: FakeEngineOptions) {
@@ -170,6 +174,21 @@ export class FakeEngine implements Engine {
 
   setRole(role: NodeRole): Promise<void> {
     this.roles.push(role);
+    return turn();
+  }
+
+  setCommitDeadline(deadlineMonotonicMs: number): void {
+    this.commitDeadlineMs = deadlineMonotonicMs;
+  }
+
+  async pauseWrites(): Promise<void> {
+    this.isPaused = true;
+    await this.beforePause();
+    await turn();
+  }
+
+  resumeWrites(): Promise<void> {
+    this.isPaused = false;
     return turn();
   }
 

@@ -21,6 +21,24 @@ export interface NodeOptions {
   readonly isPrimary: boolean;
   readonly primaryName: string;
   readonly primaryPort: number;
+  /** Lines of YAML in the `lease` section that replace those of a static lease. */
+  readonly lease?: readonly string[];
+}
+
+/** The members of GET /status that tests look at. */
+export interface NodeStatus {
+  readonly nodeID: string;
+  readonly hostname: string;
+  readonly role: string;
+  readonly isPrimary: boolean;
+  readonly primary: { readonly hostname: string; readonly url: string } | null;
+  readonly progress: number;
+  readonly databases: readonly {
+    readonly name: string;
+    readonly position: string;
+    readonly divergedHistories: number;
+  }[];
+  readonly replicas: readonly { readonly nodeID: string; readonly hostname?: string }[];
 }
 
 /** How a node process ended. */
@@ -92,10 +110,14 @@ export class TestNode {
       `fuse: {dir: ${JSON.stringify(this.mountPoint)}}`,
       `http: {addr: "127.0.0.1:${options.port}"}`,
       "lease:",
-      "  type: static",
-      `  hostname: ${options.primaryName}`,
-      `  advertise-url: "http://127.0.0.1:${options.primaryPort}"`,
-      `  candidate: ${options.isPrimary}`,
+      ...(
+        options.lease ?? [
+          "type: static",
+          `hostname: ${options.primaryName}`,
+          `advertise-url: "http://127.0.0.1:${options.primaryPort}"`,
+          `candidate: ${options.isPrimary}`,
+        ]
+      ).map((line) => `  ${line}`),
       "  reconnect-delay: 100ms",
       extra,
     ];
@@ -155,6 +177,21 @@ export class TestNode {
     this.#guard = undefined;
     // The shell and its sleep are a process group of their own.
     if (pid !== undefined) process.kill(-pid, "SIGKILL");
+  }
+
+  /** What GET /status says. */
+  async status(): Promise<NodeStatus> {
+    return (await (await this.get("/status")).json()) as NodeStatus;
+  }
+
+  async post(target: string): Promise<Response> {
+    const signal = AbortSignal.timeout(60_000);
+    return await fetch(`${this.url}${target}`, { method: "POST", signal });
+  }
+
+  /** The content of `.role`. */
+  role(): string {
+    return fs.readFileSync(this.file(".role"), "latin1").trimEnd();
   }
 
   signal(name: NodeJS.Signals): void {

@@ -177,6 +177,11 @@ export class LoanDesk {
     });
   }
 
+  /** Asks for everything back, so that the lease may change hands. */
+  recallAll(): void {
+    for (const database of this.#loans.keys()) this.#want(database);
+  }
+
   #want(database: string): void {
     this.#loans.get(database)?.request.onWanted();
   }

@@ -46,6 +46,9 @@ function exchange(
       ":path": streamPath(request.filter),
       ":authority": url.host,
       "litefs-id": request.nodeId,
+      "litefs-hostname": encodeURIComponent(request.self.hostname),
+      "litefs-advertise-url": encodeURI(request.self.advertiseUrl),
+      "litefs-candidate": String(request.self.isCandidate),
       "content-length": request.body.length,
     });
     stream.once("error", reject);

@@ -1,4 +1,3 @@
-import type { Clock } from "../../lib/clock.ts";
 import { errorCode, errorText } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { PrimaryInfo } from "../lease.ts";
@@ -10,13 +9,19 @@ export type ReplicaStatus = "connecting" | "connected" | "caught-up" | "disconne
 
 const MAX_RECONNECT_DELAY_MS = 10_000;
 
+/** A lease that the primary has handed over. */
+export interface Inheritance {
+  readonly leaseId: string;
+}
+
 export interface ReplicaLoopOptions {
-  readonly clock: Clock;
   readonly log: Logger;
   /** `lease.reconnect-delay`. */
   readonly reconnectDelayMs: number;
   /** Uniform in [0, 1). */
   readonly random: () => number;
+  /** Sleeps, or less if there is reason to look for the primary again. */
+  pause(delayMs: number, signal: AbortSignal): Promise<void>;
   /** Asked before every attempt; undefined ends the loop. */
   findPrimary(): Promise<PrimaryInfo | undefined>;
   /** One connection: StreamClient.follow. */
@@ -39,23 +44,23 @@ export class ReplicaLoop {
     });
   }
 
-  /** Resolves when aborted, or when there is no primary to follow. */
-  async run(signal: AbortSignal): Promise<void> {
-    const { clock } = this.#options;
+  /**
+   * Resolves when aborted, when there is no primary to follow, or with the lease that the primary
+   * has handed to this node.
+   */
+  async run(signal: AbortSignal): Promise<Inheritance | undefined> {
     while (!signal.aborted) {
       const attempt = await this.#attempt(signal);
-      if (attempt === "no-primary" || signal.aborted) return;
+      if (typeof attempt !== "string") return attempt;
+      if (attempt === "no-primary" || signal.aborted) return undefined;
       if (attempt === "ended") continue;
-      try {
-        await clock.sleep(this.#backoff.nextDelayMs(), signal);
-      } catch (error) {
-        if (!signal.aborted) throw error;
-      }
+      await this.#options.pause(this.#backoff.nextDelayMs(), signal);
     }
+    return undefined;
   }
 
   /** "ended": a stream that had worked was closed on purpose, so the next try need not wait. */
-  async #attempt(signal: AbortSignal): Promise<"ended" | "failed" | "no-primary"> {
+  async #attempt(signal: AbortSignal): Promise<"ended" | "failed" | "no-primary" | Inheritance> {
     const { log } = this.#options;
     let primary: PrimaryInfo | undefined;
     let wasReady = false;
@@ -67,10 +72,12 @@ export class ReplicaLoop {
         wasReady = true;
       });
       log.info("stream from primary ended", { primary: primary.hostname });
+      if (end.handoffLeaseId !== undefined) return { leaseId: end.handoffLeaseId };
       return end.announced && wasReady ? "ended" : "failed";
     } catch (error) {
       if (signal.aborted) return "failed";
-      log.warn("disconnected from primary, retrying", {
+      const isLost = primary !== undefined;
+      log.warn(isLost ? "disconnected from primary, retrying" : "cannot find primary, retrying", {
         primary: primary?.hostname,
         code: errorCode(error),
         error: errorText(error),

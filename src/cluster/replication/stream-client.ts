@@ -8,12 +8,14 @@ import type { LagTracker } from "./lag.ts";
 import { SnapshotNeeds } from "./snapshot-needs.ts";
 import { StreamReception } from "./stream-reception.ts";
 import type { StreamEnd } from "./stream-reception.ts";
-import type { OpenedStream, OpenStream } from "./stream-transport.ts";
+import type { OpenedStream, OpenStream, ReplicaDescription } from "./stream-transport.ts";
 
 export interface StreamClientOptions {
   readonly engine: Engine;
   /** 16 upper-case hex digits. */
   readonly nodeId: string;
+  /** What the primary shows of this node to operators. */
+  readonly self: ReplicaDescription;
   readonly clusterId: ClusterIdStore;
   readonly clock: Clock;
   readonly log: Logger;
@@ -61,12 +63,29 @@ export class StreamClient {
       signal.throwIfAborted();
       await this.#checkAnswer(primaryUrl, connection);
       observer.onConnected();
-      const parts = { connection, observer, needs: this.#needs, signal };
+      const parts = {
+        connection,
+        observer: this.#joining(observer, connection.clusterId),
+        needs: this.#needs,
+        signal,
+      };
       return await new StreamReception(this.#options, parts).run();
     } finally {
       signal.removeEventListener("abort", onAbort);
       connection.destroy();
     }
+  }
+
+  /** A node belongs to the cluster, and may be its primary, once it has had all its data. */
+  #joining(observer: StreamObserver, clusterId: string | undefined): StreamObserver {
+    return {
+      onConnected: () => observer.onConnected(),
+      onReady: () => {
+        if (clusterId !== undefined) this.#options.clusterId.adopt(clusterId);
+        observer.onReady();
+      },
+      onApplied: (database, latencyMs) => observer.onApplied(database, latencyMs),
+    };
   }
 
   async #open(primaryUrl: string, signal: AbortSignal): Promise<OpenedStream> {
@@ -79,7 +98,7 @@ export class StreamClient {
       () => undefined,
     );
     try {
-      const request = { primaryUrl, nodeId, filter, body };
+      const request = { primaryUrl, nodeId, filter, body, self: this.#options.self };
       return await this.#options.openStream(request, AbortSignal.any([signal, timeout.signal]));
     } finally {
       answered.abort();
@@ -96,7 +115,7 @@ export class StreamClient {
       );
     }
     // An old primary without an id gives none; there is nothing to compare then.
-    if (connection.clusterId !== undefined) this.#options.clusterId.adopt(connection.clusterId);
+    if (connection.clusterId !== undefined) this.#options.clusterId.check(connection.clusterId);
   }
 }
 

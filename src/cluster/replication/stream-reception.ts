@@ -14,6 +14,8 @@ import type { OpenedStream } from "./stream-transport.ts";
 export interface StreamEnd {
   /** The primary said so, as at its shutdown; otherwise the connection just closed. */
   readonly announced: boolean;
+  /** The primary hands its lease to this node, which has applied all it was sent. */
+  readonly handoffLeaseId?: string;
 }
 
 export interface ReceptionParts {
@@ -40,6 +42,7 @@ export class StreamReception {
   #receiver: LtxReceiver | undefined;
   #failure: Error | undefined;
   #isEnded = false;
+  #handoffLeaseId: string | undefined;
   /** Since when the primary owes us bytes; undefined while we are busy with those it sent. */
   #waitingSinceMs: number | undefined;
 
@@ -79,7 +82,10 @@ export class StreamReception {
       this.#queue.kick();
       await this.#queue.idle();
       this.#throwIfBroken();
-      return { announced: this.#isEnded };
+      return {
+        announced: this.#isEnded,
+        ...(this.#handoffLeaseId === undefined ? {} : { handoffLeaseId: this.#handoffLeaseId }),
+      };
     } catch (error) {
       // Tearing down the connection makes reading fail too; the first failure is the reason.
       throw this.#failure ?? error;
@@ -140,7 +146,9 @@ export class StreamReception {
         });
         return undefined;
       case "hwm":
+        return undefined;
       case "handoff":
+        this.#handoffLeaseId = frame.leaseId;
         return undefined;
       default:
         return assertNever(frame);

@@ -2,8 +2,10 @@ import type { Engine } from "../../database/engine.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Position } from "../../lib/position.ts";
+import { LitefsError } from "../../lib/errors.ts";
 import type { FrameSink } from "./frame-sink.ts";
 import { StreamSession } from "./stream-session.ts";
+import type { ReplicaDescription } from "./stream-transport.ts";
 
 export interface StreamServerOptions {
   readonly engine: Engine;
@@ -19,11 +21,29 @@ export interface StreamServerOptions {
 }
 
 export interface StreamRequest {
-  /** Only for the log. */
+  /** 16 upper-case hex digits; zeros when the replica does not say. */
   readonly clientNodeId: string;
+  /** Undefined for a LiteFS, which says nothing of itself. */
+  readonly replica: ReplicaDescription | undefined;
   readonly positions: ReadonlyMap<string, Position>;
   /** Only these databases; all when undefined. */
   readonly filter: ReadonlySet<string> | undefined;
+}
+
+/** A replica with an open stream. */
+export interface ConnectedReplica {
+  readonly nodeId: string;
+  readonly description: ReplicaDescription | undefined;
+  readonly connectedAtMs: number;
+  /** What it has been sent of a database. */
+  sentPosition(database: string): Position;
+}
+
+interface OpenSession {
+  readonly stop: AbortController;
+  readonly session: StreamSession;
+  readonly request: StreamRequest;
+  readonly connectedAtMs: number;
 }
 
 export type SentFrameType = "ltx" | "ltx:snapshot";
@@ -31,7 +51,7 @@ export type SentFrameType = "ltx" | "ltx:snapshot";
 /** The primary's side of replication: one session for each connected replica. */
 export class StreamServer {
   readonly #options: StreamServerOptions;
-  readonly #sessions = new Set<AbortController>();
+  readonly #sessions = new Set<OpenSession>();
   /** Positions at which the pages of a database contradicted their checksum. */
   readonly #damagedAt = new Map<string, Position>();
   readonly #sentFrames = new Map<string, Record<SentFrameType, number>>();
@@ -56,23 +76,44 @@ export class StreamServer {
    */
   async serve(request: StreamRequest, sink: FrameSink, replicaGone: AbortSignal): Promise<void> {
     const stop = new AbortController();
-    this.#sessions.add(stop);
     const session = new StreamSession(this.#options, request, sink, {
       stop: stop.signal,
       replicaGone,
       damagedAt: this.#damagedAt,
       onFramesSent: (database, type, count) => this.#countFrames(database, type, count),
     });
+    const connectedAtMs = this.#options.clock.nowMs();
+    const open: OpenSession = { stop, session, request, connectedAtMs };
+    this.#sessions.add(open);
     try {
       await session.run();
     } finally {
-      this.#sessions.delete(stop);
+      this.#sessions.delete(open);
     }
   }
 
   /** Ends every stream cleanly: at shutdown, and when this node is no longer the primary. */
   endAll(): void {
-    for (const session of this.#sessions) session.abort();
+    for (const { stop } of this.#sessions) stop.abort();
+  }
+
+  get replicas(): ConnectedReplica[] {
+    return [...this.#sessions].map(({ request, session, connectedAtMs }) => ({
+      nodeId: request.clientNodeId,
+      description: request.replica,
+      connectedAtMs,
+      sentPosition: (database) => session.sentPosition(database),
+    }));
+  }
+
+  /** Throws when the replica cannot take over. */
+  requireHeir(nodeId: string): StreamSession {
+    for (const { session, request } of this.#sessions) {
+      if (request.clientNodeId !== nodeId) continue;
+      if (request.filter === undefined && request.replica?.isCandidate !== false) return session;
+      throw new LitefsError("HANDOFF_REFUSED", `node ${nodeId} is not a candidate`);
+    }
+    throw new LitefsError("HANDOFF_REFUSED", `node ${nodeId} has no stream from this node`);
   }
 
   #countFrames(database: string, type: SentFrameType, count: number): void {

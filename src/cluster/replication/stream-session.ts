@@ -1,11 +1,12 @@
 import { CHUNK_END, encodeChunks, MAX_CHUNK_BYTES } from "../../wire/chunk.ts";
 import type { DatabaseState, LargeLtx, LogRead } from "../../database/engine.ts";
-import { errorText } from "../../lib/errors.ts";
+import { errorText, LitefsError } from "../../lib/errors.ts";
 import { positionsEqual, ZERO_POSITION } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
 import {
   encodeDropDatabase,
   encodeEnd,
+  encodeHandoff,
   encodeHeartbeat,
   encodeHwm,
   encodeLtxBegin,
@@ -21,6 +22,14 @@ const LOG_READ_BYTES = 1024 * 1024;
 /** A multiple of the largest chunk. */
 const LARGE_PIECE_BYTES = 16 * MAX_CHUNK_BYTES;
 const LOG_UNAVAILABLE: LogRead = { kind: "unavailable" };
+
+/** The lease on its way to the replica of a session. */
+interface Handoff {
+  readonly leaseId: string;
+  /** Called when the replica has been sent everything, right before the lease. */
+  beforeSend(): Promise<void>;
+  readonly done: PromiseWithResolvers<void>;
+}
 
 export interface SessionControl {
   /** End cleanly. */
@@ -50,6 +59,7 @@ export class StreamSession {
   #wake: () => void = () => undefined;
   #lastSentAtMs: number;
   #isHeartbeatDue = true;
+  #handoff: Handoff | undefined;
 
   constructor(
     options: StreamServerOptions,
@@ -85,10 +95,58 @@ export class StreamSession {
       log.debug("stream ended", { replica: this.#request.clientNodeId });
     } finally {
       unsubscribe();
+      this.#handoff?.done.reject(handoffRefusal("its stream has ended"));
       this.#interrupted.removeEventListener("abort", onInterrupt);
       ticker.abort();
       await ticking;
     }
+  }
+
+  /** What the replica has been sent of a database. */
+  sentPosition(database: string): Position {
+    return this.#positions.get(database) ?? ZERO_POSITION;
+  }
+
+  /**
+   * Gives the lease to this replica once it has been sent everything, and ends the stream. Writers
+   * must be held back meanwhile. When this rejects the lease was not sent.
+   */
+  handOff(leaseId: string, beforeSend: () => Promise<void>): Promise<void> {
+    const done = Promise.withResolvers<void>();
+    if (this.#handoff !== undefined || this.#interrupted.aborted) {
+      done.reject(handoffRefusal("its stream is ending"));
+    } else {
+      this.#handoff = { leaseId, beforeSend, done };
+      this.#wake();
+    }
+    return done.promise;
+  }
+
+  /** Whether the stream ends here, with the lease as its last word. */
+  async #finishHandoff(): Promise<boolean> {
+    const handoff = this.#handoff;
+    if (handoff === undefined || this.#dirty.size > 0) return false;
+    this.#handoff = undefined;
+    try {
+      const missing = this.#missingDatabase();
+      if (missing !== undefined) throw handoffRefusal(`${missing} cannot be sent to it`);
+      await handoff.beforeSend();
+      if (this.#control.replicaGone.aborted) throw handoffRefusal("it has gone");
+    } catch (error) {
+      handoff.done.reject(error);
+      return false;
+    }
+    this.#sink.write(encodeHandoff(handoff.leaseId));
+    handoff.done.resolve();
+    return true;
+  }
+
+  #missingDatabase(): string | undefined {
+    for (const [name, { status, position }] of this.#options.engine.databases) {
+      if (status === "quarantined" || positionsEqual(this.sentPosition(name), position)) continue;
+      return name;
+    }
+    return undefined;
   }
 
   async #rounds(): Promise<void> {
@@ -103,6 +161,7 @@ export class StreamSession {
       if (isFirst) this.#sink.write(encodeReady());
       if (this.#isHeartbeatDue) await this.#send(encodeHeartbeat(this.#options.clock.nowMs()));
       this.#isHeartbeatDue = false;
+      if (await this.#finishHandoff()) return;
       if (this.#dirty.size === 0 && !this.#interrupted.aborted) {
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
@@ -270,4 +329,8 @@ export class StreamSession {
       if (!this.#interrupted.aborted) throw error;
     }
   }
+}
+
+function handoffRefusal(reason: string): LitefsError {
+  return new LitefsError("HANDOFF_FAILED", `the lease cannot be handed to the replica: ${reason}`);
 }

@@ -10,6 +10,15 @@ export interface OpenStreamRequest {
   readonly body: Uint8Array;
   /** Only these databases; all when undefined. */
   readonly filter: ReadonlySet<string> | undefined;
+  readonly self: ReplicaDescription;
+}
+
+/** What a replica says of itself, beyond what LiteFS does. */
+export interface ReplicaDescription {
+  readonly hostname: string;
+  readonly advertiseUrl: string;
+  /** Whether the lease may be handed to it. */
+  readonly isCandidate: boolean;
 }
 
 export interface OpenedStream {

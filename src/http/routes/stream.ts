@@ -1,8 +1,9 @@
 import { constants } from "node:http2";
-import type { IncomingMessage } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import type { FastifyInstance } from "fastify";
 import type { StreamRequest } from "../../cluster/replication/stream-server.ts";
+import type { ReplicaDescription } from "../../cluster/replication/stream-transport.ts";
 import { errorText, FormatError } from "../../lib/errors.ts";
 import { decodePositionMap } from "../../wire/position-map.ts";
 import type { PositionMapEntry } from "../../wire/position-map.ts";
@@ -13,6 +14,7 @@ import { nodeIdOf, queryParameter, sendText } from "../replies.ts";
 
 /** Room for a million databases. */
 const MAX_POSITION_MAP_BYTES = 64 * 1024 * 1024;
+const MAX_DESCRIPTION_BYTES = 4096;
 
 /** POST /stream: an endless response of frames for one replica. Only the primary has it. */
 export function registerStream(app: FastifyInstance, node: NodeApi): void {
@@ -28,6 +30,7 @@ export function registerStream(app: FastifyInstance, node: NodeApi): void {
     const filter = parseFilter(queryParameter(request.query, "filter"));
     await serve(node, stream, {
       clientNodeId,
+      replica: parseDescription(request.headers),
       positions: new Map(positions.map(({ name, position }) => [name, position])),
       filter,
     });
@@ -92,6 +95,23 @@ async function readPositionMap(raw: IncomingMessage): Promise<PositionMapEntry[]
   } catch (error) {
     if (error instanceof FormatError) return error;
     throw error;
+  }
+}
+
+/** What a replica of this version says of itself; LiteFS says nothing. */
+function parseDescription(headers: IncomingHttpHeaders): ReplicaDescription | undefined {
+  const hostname = decoded(headers["litefs-hostname"]);
+  const advertiseUrl = decoded(headers["litefs-advertise-url"]);
+  if (hostname === undefined || advertiseUrl === undefined) return undefined;
+  return { hostname, advertiseUrl, isCandidate: headers["litefs-candidate"] === "true" };
+}
+
+function decoded(header: string | string[] | undefined): string | undefined {
+  if (typeof header !== "string" || header.length > MAX_DESCRIPTION_BYTES) return undefined;
+  try {
+    return decodeURIComponent(header);
+  } catch {
+    return undefined;
   }
 }
 

@@ -70,10 +70,6 @@ test("-no-expand-env", async () => {
 
 test.each([
   [
-    "lease: {type: consul, consul: {url: 'http://c', key: k}}",
-    "lease.type consul is not supported by this version yet; use static",
-  ],
-  [
     "lease: {type: static}\nproxy: {target: 'a:1', addr: ':2', db: d}",
     "proxy.target is not supported by this version yet; remove the proxy section",
   ],

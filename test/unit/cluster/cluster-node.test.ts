@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
 import { ClusterNode } from "../../../src/cluster/cluster-node.ts";
 import type { Lease, LeaseProvider, PrimaryInfo } from "../../../src/cluster/lease.ts";
+import { StaticLeaseProvider } from "../../../src/lease/static.ts";
 import { LagTracker } from "../../../src/cluster/replication/lag.ts";
 import type { StreamObserver } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamEnd } from "../../../src/cluster/replication/stream-reception.ts";
@@ -15,12 +16,13 @@ function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolea
   const calls: string[] = [];
   const clock = new FakeClock();
   const engine = newEngine();
-  engine.setRole = ({ isPrimary, primaryHostname }) => {
-    calls.push(`role ${isPrimary ? "primary" : "replica"} ${primaryHostname ?? "-"}`);
+  engine.setRole = ({ isPrimary, primaryHostname, phase }) => {
+    calls.push(`role ${isPrimary ? "primary" : "replica"} ${primaryHostname ?? "-"} ${phase}`);
     return Promise.resolve();
   };
   const held: Lease = {
     id: "static",
+    ttlMs: Infinity,
     expiresAtMonotonicMs: () => Infinity,
     renew: () => Promise.resolve(),
     close: () => {
@@ -28,9 +30,16 @@ function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolea
       return Promise.resolve();
     },
   };
+  const fixed = new StaticLeaseProvider({ candidate: lease.isCandidate, ...PRIMARY });
   const provider: LeaseProvider = {
     kind: "static",
     ...PRIMARY,
+    adopt: () => fixed.adopt(),
+    changed: (signal) => fixed.changed(signal),
+    clusterId: () => fixed.clusterId(),
+    claimClusterId: (id) => fixed.claimClusterId(id),
+    announce: () => fixed.announce(),
+    peers: () => fixed.peers(),
     acquire: () => Promise.resolve(lease.isCandidate ? held : undefined),
     primaryInfo: (): Promise<PrimaryInfo | undefined> =>
       Promise.resolve(lease.isCandidate ? undefined : PRIMARY),
@@ -70,7 +79,15 @@ function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolea
     clock,
     log: silentLogger,
     random: () => 0,
+    nodeId: "00000000000000A1",
+    isCandidate: lease.isCandidate,
     reconnectDelayMs: 1000,
+    demoteDelayMs: 10_000,
+    peers: {
+      state: () => Promise.reject(new Error("no peers here")),
+      requestHandoff: () => Promise.reject(new Error("no peers here")),
+    },
+    recallLoans: () => undefined,
     onRoleChange: ({ isPrimary }) => calls.push(`told ${isPrimary ? "primary" : "replica"}`),
   });
   return {
@@ -90,9 +107,17 @@ test("a candidate with the static lease is the primary, ready at once, with a cl
   void node.start();
   await node.ready;
   expect(node.phase).toBe("primary");
-  expect(node.role).toEqual({ isPrimary: true, primaryHostname: "primary.local" });
+  expect(node.role).toEqual({
+    isPrimary: true,
+    primaryHostname: "primary.local",
+    phase: "primary",
+  });
   expect(clusterId.current).toMatch(/^LFSC/);
-  expect(calls).toEqual(["role replica -", "role primary primary.local", "told primary"]);
+  expect(calls).toEqual([
+    "role replica - starting",
+    "role primary primary.local primary",
+    "told primary",
+  ]);
   await node.stop();
 });
 
@@ -102,7 +127,12 @@ test("stopping a primary: no more commits, the lease, then everything else", asy
   await node.ready;
   calls.length = 0;
   await node.stop();
-  expect(calls).toEqual(["role replica -", "lease closed", "streams ended", "provider closed"]);
+  expect(calls).toEqual([
+    "role replica - stopping",
+    "lease closed",
+    "streams ended",
+    "provider closed",
+  ]);
   expect(node.phase).toBe("stopping");
 });
 
@@ -131,12 +161,23 @@ test("a replica is ready when its stream is, and stays ready when it breaks", as
   await settle();
   expect([node.phase, node.isReady]).toEqual(["disconnected", true]);
   // The application must not take a primary that is out of reach for "none, so it is me".
-  expect(node.role).toEqual({ isPrimary: false, primaryHostname: "primary.local" });
+  expect(node.role).toEqual({
+    isPrimary: false,
+    primaryHostname: "primary.local",
+    phase: "disconnected",
+  });
   clock.advance(1000);
   await settle();
   observer()?.onConnected();
   expect(node.phase).toBe("replica");
-  expect(calls).toEqual(["role replica -", "role replica primary.local", "told replica"]);
+  expect(calls).toEqual([
+    "role replica - starting",
+    "role replica primary.local starting",
+    "told replica",
+    "role replica primary.local replica",
+    "role replica primary.local disconnected",
+    "role replica primary.local replica",
+  ]);
   await node.stop();
 });
 

@@ -8,7 +8,7 @@ import { StreamClient } from "../../../src/cluster/replication/stream-client.ts"
 import type { StreamClientOptions } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamServer } from "../../../src/cluster/replication/stream-server.ts";
 import type { NodeRole } from "../../../src/database/engine.ts";
-import type { MetricsSource, NodeApi } from "../../../src/http/node-api.ts";
+import type { MetricsSource, NodeApi, RoleControl } from "../../../src/http/node-api.ts";
 import { DatabaseImporter } from "../../../src/http/database-import.ts";
 import { HttpServer } from "../../../src/http/server.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
@@ -35,6 +35,7 @@ export interface ServedNodeOptions {
   readonly role?: NodeRole;
   readonly metrics?: MetricsSource;
   readonly prefaceTimeoutMs?: number;
+  readonly control?: RoleControl;
   /** Asked at each request, so that a test may change it. */
   isReady?: boolean;
   readonly importer?: DatabaseImporter;
@@ -46,7 +47,11 @@ export async function serveNode(
   changes: ServedNodeOptions = {},
 ): Promise<ServedNode> {
   const streams = newStreamServer(engine);
-  const role = changes.role ?? { isPrimary: true, primaryHostname: "primary.local" };
+  const role = changes.role ?? {
+    isPrimary: true,
+    primaryHostname: "primary.local",
+    phase: "primary",
+  };
   const events = new EventHub(engine, () => node.role, silentLogger);
   const loans: LoanDesk = new LoanDesk({
     engine: new FakeWriteEngine(),
@@ -58,7 +63,16 @@ export async function serveNode(
   });
   const api: NodeApi = {
     nodeId: PRIMARY_ID,
+    hostname: "primary.local",
+    leaseKind: "static",
     isCandidate: true,
+    control: changes.control ?? {
+      promote: () => Promise.resolve(),
+      handOff: () => Promise.resolve(),
+      demote: () => Promise.resolve(),
+    },
+    primary: () => undefined,
+    leaseState: () => undefined,
     dataDirectory: "/var/lib/litefs",
     engine,
     streams,
@@ -110,6 +124,7 @@ export class ReplicaHarness {
     this.clusterId = ClusterIdStore.open(temporaryDirectory());
     this.client = new StreamClient({
       nodeId: REPLICA_ID,
+      self: { hostname: "replica.local", advertiseUrl: "http://replica:20202", isCandidate: true },
       clusterId: this.clusterId,
       clock,
       log: silentLogger,

@@ -17,7 +17,7 @@ function loopOver(connections: readonly Connection[]) {
   const attemptsAtMs: number[] = [];
   const startMs = clock.monotonicMs();
   const loop = new ReplicaLoop({
-    clock,
+    pause: (delayMs, signal) => clock.sleep(delayMs, signal).catch(() => undefined),
     log: silentLogger,
     reconnectDelayMs: 1000,
     random: () => 0,

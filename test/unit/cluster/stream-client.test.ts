@@ -258,7 +258,7 @@ describe("stream client", () => {
 
   test("says what a node that is not the primary answered", async () => {
     const node = await serveNode(newEngine(), {
-      role: { isPrimary: false, primaryHostname: "elsewhere" },
+      role: { isPrimary: false, primaryHostname: "elsewhere", phase: "replica" },
     });
     const replica = new ReplicaHarness();
     await expect(replica.follow(node.url)).rejects.toThrow(/503 lease expired/);

@@ -20,6 +20,7 @@ function connect(
   const ended = server.serve(
     {
       clientNodeId: "C0FFEE0000000001",
+      replica: undefined,
       positions: new Map(entries.map(({ name, position }) => [name, position])),
       filter: request.filter === undefined ? undefined : new Set([request.filter]),
     },
@@ -218,7 +219,12 @@ describe("stream server", () => {
     await expect(first.ended).rejects.toMatchObject({ code: "SNAPSHOT_CHECKSUM_MISMATCH" });
     expect(() => plainFrames(first.sink.bytes)).toThrow(LitefsError);
     const again = new MemorySink();
-    const request = { clientNodeId: "1", positions: new Map(), filter: undefined };
+    const request = {
+      clientNodeId: "1",
+      replica: undefined,
+      positions: new Map(),
+      filter: undefined,
+    };
     const ended = first.server.serve(request, again, new AbortController().signal);
     await settle();
     expect(plainFrames(again.bytes).map(({ type }) => type)).toEqual(["ready", "heartbeat"]);

@@ -109,7 +109,7 @@ test("each problem has its line and says what to do", () => {
     "lease: {candidate: maybe}",
     'lease: {candidate: "true"}',
     "fuse: {locks: kernel}",
-    "lease: {type: etcd}",
+    "lease: {type: raft}",
     "tracing:\n  max-size: 1.5",
     "lease: {databases: db}",
     "exec:\n  - cmd: a\n  - cmd: b && c",
@@ -137,7 +137,7 @@ test("each problem has its line and says what to do", () => {
     litefs.yml:1: lease.candidate must be true or false, not "maybe"
     litefs.yml:1: lease.candidate must be true or false, not the text "true"
     litefs.yml:1: fuse.locks must be auto or daemon, not "kernel"
-    litefs.yml:1: lease.type must be static or consul, not "etcd"
+    litefs.yml:1: lease.type must be static or consul or etcd, not "raft"
     litefs.yml:2: tracing.max-size must be a whole number, not "1.5"
     litefs.yml:1: lease.databases must be a list, not "db"
     litefs.yml:3: exec[1].cmd has an open quote or a shell operator: close or quote it, or run a shell: sh -c '...'

@@ -13,6 +13,6 @@ test("what a row looks like", () => {
   expect(text).toContain(
     "| `data.retention` | duration | `10m` | How long transaction files are kept for replicas that were away. |",
   );
-  expect(text).toContain("| `lease.type` | `static`, `consul` | none | Required. ");
+  expect(text).toContain("| `lease.type` | `static`, `consul`, `etcd` | none | Required. ");
   expect(text).toContain("| `exit-on-error` | true or false | `true` | ");
 });

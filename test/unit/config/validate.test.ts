@@ -52,7 +52,7 @@ test("siblings with a common beginning are apart", () => {
 describe("each problem has its line and says what to do", () => {
   const valid = "lease: {type: static}\n";
   test.each([
-    ["no lease", "", "litefs.yml: lease.type is required: static or consul"],
+    ["no lease", "", "litefs.yml: lease.type is required: static, consul or etcd"],
     [
       "same directory",
       `${valid}data:\n  dir: /x\nfuse: {dir: /y/../x/}`,
@@ -112,12 +112,22 @@ describe("each problem has its line and says what to do", () => {
     [
       "consul without URL",
       "lease: {type: consul}",
-      "litefs.yml: lease.consul.url is required with lease.type consul",
+      "litefs.yml: lease.consul.url is required with lease.type consul, where neither FLY_CONSUL_URL nor CONSUL_HTTP_ADDR is set",
     ],
     [
-      "consul without key",
-      "lease: {type: consul, consul: {url: 'http://c'}}",
-      "litefs.yml: lease.consul.key is required with lease.type consul",
+      "a TTL that Consul refuses",
+      "lease: {type: consul, consul: {url: 'http://c', ttl: 5s}}",
+      "litefs.yml:1: lease.consul.ttl must be at least 10s, Consul's minimum",
+    ],
+    [
+      "etcd without endpoints",
+      "lease: {type: etcd}",
+      "litefs.yml: lease.etcd.endpoints is required with lease.type etcd, where ETCDCTL_ENDPOINTS is not set",
+    ],
+    [
+      "an endpoint that is none",
+      "lease: {type: etcd, etcd: {endpoints: ['ftp://e']}}",
+      'litefs.yml:1: lease.etcd.endpoints must be an http:// or https:// URL, not "ftp://e"',
     ],
     [
       "proxy without address",
@@ -136,5 +146,32 @@ describe("each problem has its line and says what to do", () => {
     ],
   ])("%s", (_, text, expected) => {
     expect(problem(text)).toBe(expected);
+  });
+});
+
+describe("what the environment says of the lease", () => {
+  const leaseOf = (text: string, env: Record<string, string>) =>
+    validateConfig(parseConfig(text, "litefs.yml"), machine, env).lease;
+
+  test.each([
+    [{ FLY_CONSUL_URL: "https://:t@fly/x", CONSUL_HTTP_ADDR: "c:1" }, "https://:t@fly/x"],
+    [{ CONSUL_HTTP_ADDR: "c:8500" }, "http://c:8500"],
+    [{ CONSUL_HTTP_ADDR: "c:8501", CONSUL_HTTP_SSL: "true" }, "https://c:8501"],
+    [{ CONSUL_HTTP_ADDR: "https://c:8501" }, "https://c:8501"],
+  ])("Consul is found by %o", (env, url) => {
+    expect(leaseOf("lease: {type: consul}", env).consul.url).toBe(url);
+    const written = "lease: {type: consul, consul: {url: 'http://other', key: k}}";
+    expect(leaseOf(written, env).consul).toMatchObject({ url: "http://other", key: "k" });
+  });
+
+  test("the key is that of the application on Fly.io", () => {
+    const env = { CONSUL_HTTP_ADDR: "c:1", ETCDCTL_ENDPOINTS: "e1:2379,https://e2:2379" };
+    expect(leaseOf("lease: {type: consul}", env).consul.key).toBe("litefs/primary");
+    const fly = { ...env, FLY_APP_NAME: "shop" };
+    expect(leaseOf("lease: {type: consul}", fly).consul.key).toBe("litefs/shop");
+    expect(leaseOf("lease: {type: etcd}", fly).etcd).toMatchObject({
+      key: "litefs/shop",
+      endpoints: ["http://e1:2379", "https://e2:2379"],
+    });
   });
 });

@@ -5,6 +5,8 @@ import { COMMAND_USAGE } from "../../../src/cli/help.ts";
 import { renderReference } from "../../../src/config/reference.ts";
 import { createMetrics } from "../../../src/metrics/registry.ts";
 
+const noElections = { attempts: 0, won: 0, deferred: 0, lost: 0, handedOver: 0, inherited: 0 };
+
 const ROOT = path.join(import.meta.dirname, "../../..");
 
 function read(name: string): string {
@@ -31,6 +33,8 @@ test("docs/metrics.md names every metric, and no other", async () => {
     streamCount: () => 0,
     subscriberCount: () => 0,
     sentFrames: () => new Map(),
+    roleCounters: () => noElections,
+    leaseRemainingMs: () => undefined,
     applyLatencyMs: () => new Map(),
   });
   const text = await metrics.text();

@@ -112,7 +112,7 @@ function check(table: LockTable, model: ByteMap): void {
         expect(isFree).toBe(model.mayHave(owner, byte, byte, type));
       }
       const mine = model.held[byte]?.[owner]?.type === F_WRLCK;
-      if (owner !== DAEMON) expect(table.ownerHoldsWrite(7, owner, byte)).toBe(mine);
+      if (owner !== DAEMON) expect(table.ownerHoldsWrite(7, owner, byte, byte)).toBe(mine);
     }
     const isWritten = model.held[byte]?.some(
       ({ type }, owner) => owner !== DAEMON && type === F_WRLCK,

@@ -135,7 +135,9 @@ describe("POST /import", () => {
   });
 
   test("503 on a replica", async () => {
-    const node = await start({ role: { isPrimary: false, primaryHostname: "n0" } });
+    const node = await start({
+      role: { isPrimary: false, primaryHostname: "n0", phase: "replica" },
+    });
     expect(await send(node, "?name=a.db", databaseBytes(1))).toEqual([
       503,
       "lease expired: this node is not the primary; the primary is n0\n",

@@ -16,6 +16,8 @@ import { eventually, newEngine, settle } from "../cluster/stand-ins.ts";
 import { CLUSTER_ID, PRIMARY_ID, serveNode } from "../cluster/node-harness.ts";
 import type { ServedNode } from "../cluster/node-harness.ts";
 
+const noElections = { attempts: 0, won: 0, deferred: 0, lost: 0, handedOver: 0, inherited: 0 };
+
 const FIXTURES = path.join(import.meta.dirname, "../../fixtures/litefs-0.5.14");
 const STREAM_ONLY = /^\/(import|halt|tx|promote|handoff)\b/;
 
@@ -226,16 +228,6 @@ describe("routes", () => {
     }
   });
 
-  test.each([
-    ["POST", "/promote"],
-    ["POST", "/handoff"],
-  ])("%s %s says that it is not supported, body or not", async (method, url) => {
-    const node = await serveNode(newEngine());
-    const answer = await request(node, method, `${url}?name=a.db`, { body: Buffer.alloc(100_000) });
-    expect(answer.status).toBe(501);
-    expect(answer.body.toString()).toMatch(/not supported/);
-  });
-
   test("/metrics and /debug carry no headers of ours", async () => {
     const node = await serveNode(loadedEngine());
     for (const url of ["/metrics", "/debug/vars"]) {
@@ -293,6 +285,8 @@ describe("routes", () => {
       streamCount: () => 0,
       subscriberCount: () => 0,
       sentFrames: () => new Map(),
+      roleCounters: () => noElections,
+      leaseRemainingMs: () => undefined,
       applyLatencyMs: () => new Map(),
     });
     const node = await serveNode(engine, { metrics });
@@ -349,7 +343,11 @@ describe("/stream refusals", () => {
       const capture = readCapture(name);
       const isPrimary = name !== "err-replica";
       const node = await serveNode(loadedEngine(), {
-        role: { isPrimary, primaryHostname: "primary.local" },
+        role: {
+          isPrimary,
+          primaryHostname: "primary.local",
+          phase: isPrimary ? "primary" : "replica",
+        },
       });
       const answer = await request2(
         node,
@@ -414,7 +412,7 @@ describe("/events", () => {
       db: "app.db",
       data: { postApplyChecksum: "c92d18fff72491cc", pageSize: 4096 },
     });
-    node.role = { isPrimary: false, primaryHostname: "other.local" };
+    node.role = { isPrimary: false, primaryHostname: "other.local", phase: "replica" };
     node.events.roleChanged();
     await eventually(() => lines.length === 5);
     expect(lines[4]).toEqual({

@@ -24,8 +24,13 @@ export class FakeHost implements DatabaseHost {
   now = 1_700_000_000_000;
   readonly retiredFiles: { closeAll(): void }[] = [];
   readonly changes: string[] = [];
+  /** False once the lease does not cover commits any more. */
+  isCovered: () => boolean = () => true;
   isPrimary(): boolean {
     return this.primary;
+  }
+  mayCommit(): boolean {
+    return this.primary && this.isCovered();
   }
   nowMs(): number {
     return ++this.now;

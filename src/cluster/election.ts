@@ -1,0 +1,161 @@
+import type { Engine } from "../database/engine.ts";
+import type { Clock } from "../lib/clock.ts";
+import { errorText, LitefsError } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import type { ClusterIdStore } from "./cluster-id.ts";
+import type { Lease, LeaseProvider, Peer } from "./lease.ts";
+import { progressOf } from "./progress.ts";
+import type { CandidateState } from "./progress.ts";
+
+/** A peer that takes longer to say how far it is counts as unreachable. */
+export const PROBE_TIMEOUT_MS = 1_000;
+/** Positions do not move without a primary, but a peer may come up. */
+const PROBE_VALID_MS = 500;
+/** How often the same reason for not standing is told. */
+const REASON_REPEAT_MS = 10_000;
+
+export interface ElectionOptions {
+  readonly engine: Pick<Engine, "databases">;
+  readonly lease: LeaseProvider;
+  readonly clusterId: ClusterIdStore;
+  readonly nodeId: string;
+  /** `lease.candidate`. */
+  readonly isCandidate: boolean;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Asks a peer how far it is; rejects when it does not answer in time. */
+  probe(peer: Peer, timeoutMs: number): Promise<CandidateState>;
+}
+
+export interface ElectionCounters {
+  /** Attempts to take the lease. */
+  attempts: number;
+  won: number;
+  /** Attempts that were not made because of `refusal`. */
+  deferred: number;
+}
+
+/**
+ * Decides whether this node stands for election when there is no primary: not while another
+ * candidate has transactions that this one lacks, since they would be lost to the cluster.
+ */
+export class Election {
+  readonly counters: ElectionCounters = { attempts: 0, won: 0, deferred: 0 };
+  readonly #options: ElectionOptions;
+  #isForced = false;
+  #isDeferred = false;
+  #notBeforeMs = -Infinity;
+  #probed: { readonly atMs: number; readonly reason: string | undefined } | undefined;
+  #told: { readonly atMs: number; readonly reason: string } | undefined;
+
+  constructor(options: ElectionOptions) {
+    this.#options = options;
+  }
+
+  /** Whether the last attempt was not made because another node should have the lease. */
+  get isDeferred(): boolean {
+    return this.#isDeferred;
+  }
+
+  /** The next attempt is made whatever speaks against it. */
+  force(): void {
+    this.#isForced = true;
+  }
+
+  /** After a demotion somebody else shall have the first go. */
+  standDownFor(delayMs: number): void {
+    this.#notBeforeMs = this.#options.clock.monotonicMs() + delayMs;
+  }
+
+  /** The lease, if this node should have it and got it. */
+  async attempt(): Promise<Lease | undefined> {
+    const { lease, isCandidate, clock } = this.#options;
+    if (!isCandidate) return undefined;
+    this.#isDeferred = true;
+    if (clock.monotonicMs() < this.#notBeforeMs && !this.#isForced) return undefined;
+    if (lease.kind !== "static") {
+      await this.#refuseForeignCluster();
+      const reason = this.#isForced ? undefined : await this.refusal();
+      if (reason !== undefined) {
+        this.#defer(reason);
+        return undefined;
+      }
+    }
+    this.#isDeferred = false;
+    this.counters.attempts += 1;
+    const acquired = await lease.acquire();
+    if (acquired === undefined) return undefined;
+    this.counters.won += 1;
+    this.#isForced = false;
+    this.#told = undefined;
+    return acquired;
+  }
+
+  /** Why this node should not be the primary now, in one line; undefined when it may. */
+  async refusal(): Promise<string | undefined> {
+    const { clock } = this.#options;
+    const probed = this.#probed;
+    if (probed !== undefined && clock.monotonicMs() - probed.atMs < PROBE_VALID_MS) {
+      return probed.reason;
+    }
+    const reason = (await this.#emptyNode()) ?? (await this.#peerAhead());
+    this.#probed = { atMs: clock.monotonicMs(), reason };
+    return reason;
+  }
+
+  /** Never, not even by force: it would mix two clusters. */
+  async #refuseForeignCluster(): Promise<void> {
+    const { lease, clusterId } = this.#options;
+    const shared = await lease.clusterId();
+    if (shared === undefined || clusterId.current === undefined) return;
+    if (shared === clusterId.current) return;
+    throw new LitefsError(
+      "CLUSTER_ID_MISMATCH",
+      `the lease belongs to cluster ${shared}, this node to ${clusterId.current}: use another lease key, or start this node with an empty data.dir`,
+    );
+  }
+
+  async #emptyNode(): Promise<string | undefined> {
+    const { lease, clusterId } = this.#options;
+    if (clusterId.current !== undefined || (await lease.clusterId()) === undefined)
+      return undefined;
+    return "this node has never had the data of the cluster, which as primary it would replace by nothing";
+  }
+
+  async #peerAhead(): Promise<string | undefined> {
+    const { lease, nodeId, engine, clusterId, log } = this.#options;
+    const peers = (await lease.peers()).filter((peer) => peer.nodeId !== nodeId);
+    const own = progressOf(engine.databases);
+    const answers = await Promise.all(
+      peers.map(async (peer) => {
+        try {
+          return { peer, state: await this.#options.probe(peer, PROBE_TIMEOUT_MS) };
+        } catch (error) {
+          log.debug("candidate does not answer", { peer: peer.hostname, error: errorText(error) });
+          return undefined;
+        }
+      }),
+    );
+    for (const answer of answers) {
+      if (answer === undefined) continue;
+      const { peer, state } = answer;
+      // Behind the same address there may be another node by now.
+      if (!state.isCandidate || state.nodeId !== peer.nodeId) continue;
+      const isForeign = clusterId.current !== undefined && state.clusterId !== clusterId.current;
+      if (isForeign && state.clusterId !== undefined) continue;
+      const missing = state.progress - own;
+      if (missing > 0) return `${peer.hostname} is ahead by ${missing} transactions`;
+    }
+    return undefined;
+  }
+
+  #defer(reason: string): void {
+    const { clock, log } = this.#options;
+    this.counters.deferred += 1;
+    const nowMs = clock.monotonicMs();
+    const isNew = this.#told?.reason !== reason || nowMs - this.#told.atMs >= REASON_REPEAT_MS;
+    if (!isNew) return;
+    this.#told = { atMs: nowMs, reason };
+    log.warn("not standing for election; litefs promote -force overrides", { reason });
+  }
+}

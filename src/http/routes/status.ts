@@ -1,0 +1,72 @@
+import type { FastifyInstance } from "fastify";
+import { progressOf } from "../../cluster/progress.ts";
+import type { ConnectedReplica } from "../../cluster/replication/stream-server.ts";
+import { formatPosition } from "../../lib/position.ts";
+import type { NodeApi } from "../node-api.ts";
+import { sendJson } from "../replies.ts";
+
+/**
+ * GET /status: everything an operator wants to know of a node, for `litefs status`, and what the
+ * candidates tell each other before an election. Members are added, never changed.
+ */
+export function registerStatus(app: FastifyInstance, node: NodeApi): void {
+  app.get("/status", (_request, reply) => sendJson(reply, 200, statusOf(node)));
+}
+
+function statusOf(node: NodeApi): object {
+  const { isPrimary, phase } = node.role();
+  const primary = node.primary();
+  const lease = node.leaseState();
+  return {
+    nodeID: node.nodeId,
+    hostname: node.hostname,
+    clusterID: node.clusterId(),
+    role: phase,
+    isPrimary,
+    candidate: node.isCandidate,
+    ready: node.isReady(),
+    primary:
+      primary === undefined ? null : { hostname: primary.hostname, url: primary.advertiseUrl },
+    lease: {
+      type: node.leaseKind,
+      // A lease without end has neither.
+      ...(lease === undefined || !Number.isFinite(lease.remainingMs)
+        ? {}
+        : { ageMs: Math.round(lease.ageMs), remainingMs: Math.round(lease.remainingMs) }),
+    },
+    lagMs: Math.round(node.lagMs()),
+    progress: progressOf(node.engine.databases),
+    databases: [...node.engine.databases.values()]
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+      .map((state) => ({
+        name: state.name,
+        status: state.status,
+        ...(state.reason === "" ? {} : { reason: state.reason }),
+        position: formatPosition(state.position),
+        sizeBytes: state.pageSize * state.pageCount,
+        divergedHistories: state.counters.divergedHistories,
+      })),
+    replicas: isPrimary ? node.streams.replicas.map((replica) => describe(node, replica)) : [],
+  };
+}
+
+function describe(node: NodeApi, replica: ConnectedReplica): object {
+  let behind = 0;
+  for (const { name, status, position } of node.engine.databases.values()) {
+    if (status === "quarantined") continue;
+    behind += Math.max(0, position.txid - replica.sentPosition(name).txid);
+  }
+  const { description } = replica;
+  return {
+    nodeID: replica.nodeId,
+    ...(description === undefined
+      ? {}
+      : {
+          hostname: description.hostname,
+          url: description.advertiseUrl,
+          candidate: description.isCandidate,
+        }),
+    connectedAt: new Date(replica.connectedAtMs).toISOString(),
+    unsentTransactions: behind,
+  };
+}
