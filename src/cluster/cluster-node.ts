@@ -16,7 +16,8 @@ import type { CandidateState } from "./progress.ts";
 import type { LagTracker } from "./replication/lag.ts";
 import { ReplicaLoop } from "./replication/replica-loop.ts";
 import type { Inheritance, ReplicaStatus } from "./replication/replica-loop.ts";
-import type { StreamClient } from "./replication/stream-client.ts";
+import type { StreamClient, StreamObserver } from "./replication/stream-client.ts";
+import type { StreamEnd } from "./replication/stream-reception.ts";
 import type { StreamServer } from "./replication/stream-server.ts";
 import { WritePause } from "./write-pause.ts";
 
@@ -101,14 +102,14 @@ export class ClusterNode {
 
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
-    const { clock, log, random, reconnectDelayMs, client, engine, peers } = options;
+    const { clock, log, random, reconnectDelayMs, engine, peers } = options;
     this.#replica = new ReplicaLoop({
       log,
       random,
       reconnectDelayMs,
       pause: (delayMs, signal) => this.#pauseUntilChange(delayMs, signal),
       findPrimary: () => this.#findPrimary(),
-      follow: (url, observer, signal) => client.follow(url, observer, signal),
+      follow: (url, observer, signal) => this.#follow(url, observer, signal),
       onStatus: (status) => this.#replicaStatusChanged(status),
       onApplied: (database, latencyMs) => this.#applyLatencyMs.set(database, latencyMs),
     });
@@ -227,6 +228,8 @@ export class ClusterNode {
     }
     const primary = lease.kind === "static" ? undefined : await lease.primaryInfo();
     if (primary !== undefined && primary.advertiseUrl !== lease.advertiseUrl) {
+      // It gives the lease to nodes that follow it; this one may have just changed over.
+      await this.#until(() => this.#replicaStatus === "caught-up", HANDOFF_TIMEOUT_MS);
       await peers.requestHandoff(primary, nodeId, HANDOFF_TIMEOUT_MS + 1_000);
     } else {
       const reason = options.force === true ? undefined : await this.#election.refusal();
@@ -237,7 +240,9 @@ export class ClusterNode {
       if (options.force === true) this.#election.force();
       this.#nudge.abort();
     }
-    await this.#untilPrimary();
+    const isDone = await this.#until(() => this.#role.isPrimary, PROMOTION_TIMEOUT_MS);
+    if (isDone) return;
+    throw new LitefsError("PROMOTION_FAILED", "did not become the primary within 10 s");
   }
 
   /** Gives the lease to another candidate, or up, and does not stand for a while. */
@@ -441,15 +446,15 @@ export class ClusterNode {
     }
   }
 
-  async #untilPrimary(): Promise<void> {
+  /** False when it does not come true in time, or before the end. */
+  async #until(isTrue: () => boolean, timeoutMs: number): Promise<boolean> {
     const { clock } = this.#options;
-    const deadlineMs = clock.monotonicMs() + PROMOTION_TIMEOUT_MS;
-    while (!this.#role.isPrimary) {
-      if (clock.monotonicMs() > deadlineMs || this.#stop.signal.aborted) {
-        throw new LitefsError("PROMOTION_FAILED", "did not become the primary within 10 s");
-      }
-      await clock.sleep(5, this.#stop.signal);
+    const deadlineMs = clock.monotonicMs() + timeoutMs;
+    while (!isTrue()) {
+      if (clock.monotonicMs() > deadlineMs || this.#stop.signal.aborted) return false;
+      await clock.sleep(5, this.#stop.signal).catch(() => undefined);
     }
+    return true;
   }
 
   async #findPrimary(): Promise<PrimaryInfo | undefined> {
@@ -469,6 +474,44 @@ export class ClusterNode {
     await this.#setRole({ isPrimary: false, primaryHostname: primary?.hostname });
     if (primary !== undefined) await this.#pause.end();
     return primary;
+  }
+
+  /** A primary that hangs, or is cut off from here alone, is left as soon as it has a successor. */
+  async #follow(url: string, observer: StreamObserver, stop: AbortSignal): Promise<StreamEnd> {
+    const leave = new AbortController();
+    const over = new AbortController();
+    const watching = this.#watchPrimary(url, leave, AbortSignal.any([stop, over.signal]));
+    try {
+      const end = await this.#options.client.follow(url, observer, stop, leave.signal);
+      return leave.signal.aborted ? { ...end, isSucceeded: true } : end;
+    } catch (error) {
+      if (leave.signal.aborted && !stop.aborted) return { announced: false, isSucceeded: true };
+      throw error;
+    } finally {
+      over.abort();
+      await watching;
+    }
+  }
+
+  async #watchPrimary(url: string, leave: AbortController, signal: AbortSignal): Promise<void> {
+    const { clock, lease, log, reconnectDelayMs } = this.#options;
+    while (!signal.aborted) {
+      try {
+        await lease.changed(signal);
+        const found = await lease.primaryInfo();
+        if (signal.aborted) return;
+        if (found?.advertiseUrl !== url) {
+          log.info("the primary has changed, leaving its stream", { url });
+          leave.abort();
+          return;
+        }
+      } catch (error) {
+        // Without its backend a cluster goes on as it is.
+        log.debug("cannot watch the lease", { error: errorText(error) });
+        await clock.sleep(reconnectDelayMs, signal).catch(() => undefined);
+      }
+      await clock.sleep(MIN_PAUSE_MS, signal).catch(() => undefined);
+    }
   }
 
   async #becomeNobody(phase: "disconnected" | "stopping"): Promise<void> {

@@ -73,7 +73,7 @@ export class ReplicaLoop {
       });
       log.info("stream from primary ended", { primary: primary.hostname });
       if (end.handoffLeaseId !== undefined) return { leaseId: end.handoffLeaseId };
-      return end.announced && wasReady ? "ended" : "failed";
+      return end.isSucceeded === true || (end.announced && wasReady) ? "ended" : "failed";
     } catch (error) {
       if (signal.aborted) return "failed";
       const isLost = primary !== undefined;

@@ -50,15 +50,20 @@ export class StreamClient {
     this.#options = options;
   }
 
-  /** Follows the primary until the stream ends; rejects with the reason when it breaks. */
+  /**
+   * Follows the primary until the stream ends; rejects with the reason when it breaks. `leave` ends
+   * it in order: what has arrived by then is applied.
+   */
   async follow(
     primaryUrl: string,
     observer: StreamObserver,
     signal: AbortSignal,
+    leave: AbortSignal,
   ): Promise<StreamEnd> {
-    const connection = await this.#open(primaryUrl, signal);
+    const connection = await this.#open(primaryUrl, AbortSignal.any([signal, leave]));
     const onAbort = (): void => connection.destroy();
     signal.addEventListener("abort", onAbort, { once: true });
+    leave.addEventListener("abort", onAbort, { once: true });
     try {
       signal.throwIfAborted();
       await this.#checkAnswer(primaryUrl, connection);
@@ -68,10 +73,12 @@ export class StreamClient {
         observer: this.#joining(observer, connection.clusterId),
         needs: this.#needs,
         signal,
+        leave,
       };
       return await new StreamReception(this.#options, parts).run();
     } finally {
       signal.removeEventListener("abort", onAbort);
+      leave.removeEventListener("abort", onAbort);
       connection.destroy();
     }
   }

@@ -1,6 +1,6 @@
 import * as fs from "node:fs/promises";
 import { assertNever } from "../../lib/assert.ts";
-import { LitefsError } from "../../lib/errors.ts";
+import { FormatError, LitefsError } from "../../lib/errors.ts";
 import type { StreamFrame } from "../../wire/frames.ts";
 import { StreamParser } from "../../wire/stream-parser.ts";
 import { ApplyQueue } from "./apply-queue.ts";
@@ -14,6 +14,8 @@ import type { OpenedStream } from "./stream-transport.ts";
 export interface StreamEnd {
   /** The primary said so, as at its shutdown; otherwise the connection just closed. */
   readonly announced: boolean;
+  /** It was left because there is another primary by now. */
+  readonly isSucceeded?: true;
   /** The primary hands its lease to this node, which has applied all it was sent. */
   readonly handoffLeaseId?: string;
 }
@@ -23,6 +25,8 @@ export interface ReceptionParts {
   readonly observer: StreamObserver;
   readonly needs: SnapshotNeeds;
   readonly signal: AbortSignal;
+  /** Ends the stream as if the connection had: what has arrived is applied first. */
+  readonly leave: AbortSignal;
 }
 
 /**
@@ -36,11 +40,14 @@ export class StreamReception {
   readonly #observer: StreamObserver;
   readonly #needs: SnapshotNeeds;
   readonly #signal: AbortSignal;
+  readonly #leave: AbortSignal;
   readonly #queue: ApplyQueue;
   readonly #parser = new StreamParser();
   readonly #spooled = new Set<string>();
   #receiver: LtxReceiver | undefined;
   #failure: Error | undefined;
+  /** Why nothing more can come; what has come is good. */
+  #cut: Error | undefined;
   #isEnded = false;
   #handoffLeaseId: string | undefined;
   /** Since when the primary owes us bytes; undefined while we are busy with those it sent. */
@@ -53,6 +60,7 @@ export class StreamReception {
     this.#observer = parts.observer;
     this.#needs = needs;
     this.#signal = parts.signal;
+    this.#leave = parts.leave;
     this.#queue = new ApplyQueue({
       engine: options.engine,
       onApplied: (database, item) => this.#applied(database, item),
@@ -75,15 +83,18 @@ export class StreamReception {
     this.#signal.addEventListener("abort", onAbort, { once: true });
     lag.connected(() => this.#oldestPendingAtMs());
     try {
-      await this.#read();
+      await this.#readToEnd();
       this.#throwIfBroken();
-      if (!this.#isEnded) this.#parser.end();
-      // What arrived whole is worth having, whatever became of the connection.
+      // What arrived whole is worth having, whatever became of the connection: if the primary is
+      // dead, it may be nowhere else.
       this.#queue.kick();
       await this.#queue.idle();
       this.#throwIfBroken();
+      const isOver = this.#isEnded || this.#leave.aborted;
+      if (this.#cut !== undefined && !isOver) throw this.#cut;
+      if (!isOver) this.#parser.end();
       return {
-        announced: this.#isEnded,
+        announced: isOver,
         ...(this.#handoffLeaseId === undefined ? {} : { handoffLeaseId: this.#handoffLeaseId }),
       };
     } catch (error) {
@@ -97,6 +108,16 @@ export class StreamReception {
       await this.#queue.close();
       await this.#receiver?.discard();
       for (const path of this.#spooled) await fs.rm(path, { force: true });
+    }
+  }
+
+  async #readToEnd(): Promise<void> {
+    try {
+      await this.#read();
+    } catch (error) {
+      this.#throwIfBroken();
+      if (error instanceof FormatError) throw error;
+      this.#cut ??= error instanceof Error ? error : new Error(String(error));
     }
   }
 
@@ -242,9 +263,9 @@ export class StreamReception {
       await clock.sleep(readTimeoutMs / 4, signal).catch(() => undefined);
       const since = this.#waitingSinceMs;
       if (since === undefined || clock.monotonicMs() - since < readTimeoutMs) continue;
-      this.#fail(
-        new LitefsError("PRIMARY_SILENT", `the primary sent nothing for ${readTimeoutMs} ms`),
-      );
+      const problem = `the primary sent nothing for ${readTimeoutMs} ms`;
+      this.#cut = new LitefsError("PRIMARY_SILENT", problem);
+      this.#connection.destroy();
       return;
     }
   }

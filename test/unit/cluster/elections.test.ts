@@ -110,12 +110,13 @@ class Candidate {
       isCandidate: options.isCandidate ?? true,
       streams: this.streams,
       client: {
-        follow: (url, observer, signal) => {
+        follow: (url, observer, signal, leave) => {
           this.following = url;
           this.observer = observer;
           const ended = Promise.withResolvers<StreamEnd>();
           this.endStream = ended.resolve;
           signal.addEventListener("abort", () => ended.reject(new Error("aborted")));
+          leave.addEventListener("abort", () => ended.resolve({ announced: true }));
           const primary = world.nodes.get(new URL(url).hostname);
           if (primary?.lease.isUnreachable === true) ended.reject(new Error("nobody listens"));
           return ended.promise.finally(() => {
@@ -280,6 +281,29 @@ describe("one lease", () => {
     await world.pass(TTL_MS + 500);
     expect(b.isPrimary).toBe(true);
     expect(a.isPrimary).toBe(false);
+  });
+
+  test("a replica leaves a primary that hangs as soon as it has a successor", async () => {
+    const world = new World();
+    const a = world.candidate("a", { clusterId: CLUSTER_ID }).start();
+    await eventually(() => a.isPrimary);
+    const b = world.candidate("b", { clusterId: CLUSTER_ID, isCandidate: false }).start();
+    await eventually(() => b.following === "http://a:20202");
+    b.observer?.onConnected();
+    b.observer?.onReady();
+    // While the backend is away the replica stays where it is.
+    b.lease.isUnreachable = true;
+    await world.pass(5_000);
+    expect(b.following).toBe("http://a:20202");
+    b.lease.isUnreachable = false;
+    await world.pass(2_000);
+    const c = new MemoryLeaseProvider(world.store, {
+      hostname: "c",
+      advertiseUrl: "http://c:20202",
+    });
+    await c.adopt("lease-1");
+    await world.pass(100);
+    expect(b.following).toBe("http://c:20202");
   });
 
   test("stops without an heir by giving the lease up, and a dead backend does not hold it", async () => {

@@ -116,6 +116,7 @@ export class ReplicaHarness {
   readonly client: StreamClient;
   readonly seen: string[] = [];
   readonly stop: AbortController = new AbortController();
+  readonly leave: AbortController = new AbortController();
 
   constructor(changes: Partial<StreamClientOptions> & { engine?: FakeEngine } = {}) {
     this.engine = changes.engine ?? newEngine();
@@ -148,6 +149,7 @@ export class ReplicaHarness {
         onApplied: (database) => this.seen.push(`applied ${database}`),
       },
       this.stop.signal,
+      this.leave.signal,
     );
     // Every test awaits the outcome itself; until then it must not count as unhandled.
     following.catch(() => undefined);

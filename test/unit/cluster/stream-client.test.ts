@@ -175,6 +175,36 @@ describe("stream client", () => {
     expect(replica.engine.databases.get("app.db")?.position.txid).toBe(10);
   });
 
+  test.each(["breaks", "is left"])(
+    "what arrived before the connection %s is applied, for it may be nowhere else",
+    async (how) => {
+      const release = Promise.withResolvers<undefined>();
+      const cut = Promise.withResolvers<undefined>();
+      const hangs: OpenedStream = {
+        status: 200,
+        clusterId: undefined,
+        body: (async function* () {
+          yield* [encodeReady(), ...incrementals(2, 10)];
+          await cut.promise;
+          throw new Error("reset by peer");
+        })(),
+        destroy: () => cut.resolve(undefined),
+      };
+      const replica = new ReplicaHarness({ openStream: () => Promise.resolve(hangs) });
+      replica.engine.load("app.db", APP_FILES.slice(0, 1));
+      replica.engine.beforeApply = () => release.promise;
+      const following = replica.follow("http://primary");
+      await settle();
+      if (how === "breaks") cut.resolve(undefined);
+      else replica.leave.abort();
+      await settle();
+      release.resolve(undefined);
+      if (how === "breaks") await expect(following).rejects.toThrow("reset by peer");
+      else await expect(following).resolves.toEqual({ announced: true });
+      expect(replica.engine.databases.get("app.db")?.position.txid).toBe(10);
+    },
+  );
+
   test("a mismatch ends the stream; the second one at the same place asks for a snapshot", async () => {
     const replica = new ReplicaHarness();
     replica.engine.load("app.db", APP_FILES.slice(0, 2));
