@@ -258,9 +258,9 @@ class Node {
       isCandidate,
       streams,
       client: {
-        follow: (url, observer, signal) => {
+        follow: (url, observer, signal, leave) => {
           forwarder.setPrimary(url);
-          return client.follow(url, observer, signal);
+          return client.follow(url, observer, signal, leave);
         },
       },
       lag,

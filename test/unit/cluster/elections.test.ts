@@ -515,6 +515,8 @@ describe("handing over", () => {
     const { world, a, b } = await primaryWithHeir();
     b.start();
     await eventually(() => b.following !== undefined);
+    b.observer?.onConnected();
+    b.observer?.onReady();
     const promotion = b.node.promote();
     await eventually(() => a.node.counters.handedOver === 1);
     expect(b.handoffsAsked).toEqual([`a ${b.nodeId}`]);
