@@ -3,6 +3,7 @@ import { assert } from "../lib/assert.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorText, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { announceForever } from "./announcement.ts";
 import type { ClusterIdStore } from "./cluster-id.ts";
 import { Election } from "./election.ts";
 import type { ElectionCounters } from "./election.ts";
@@ -19,14 +20,13 @@ import type { Inheritance, ReplicaStatus } from "./replication/replica-loop.ts";
 import type { StreamClient, StreamObserver } from "./replication/stream-client.ts";
 import type { StreamEnd } from "./replication/stream-reception.ts";
 import type { StreamServer } from "./replication/stream-server.ts";
+import { primaryIsSucceeded } from "./succession.ts";
 import { WritePause } from "./write-pause.ts";
 
 /** A lease that is free may be held back by the backend's lock-delay, which nobody can watch. */
 const ELECTION_RETRY_MS = 100;
 /** While another candidate should have it. */
 const DEFERRED_RETRY_MS = 500;
-/** Candidates announce themselves this often; their backends forget them after 20 s. */
-const ANNOUNCE_INTERVAL_MS = 8_000;
 /** The end of a watch is a hint that may come without reason. */
 const MIN_PAUSE_MS = 20;
 /** What a handoff may take before writers are let go again. */
@@ -262,7 +262,7 @@ export class ClusterNode {
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     await this.#options.engine.setRole(this.#role);
-    const announcing = this.#announceForever(signal);
+    const announcing = announceForever(this.#options, signal);
     while (!signal.aborted) {
       const inheritance = await this.#replica.run(signal);
       if (signal.aborted) break;
@@ -480,7 +480,10 @@ export class ClusterNode {
   async #follow(url: string, observer: StreamObserver, stop: AbortSignal): Promise<StreamEnd> {
     const leave = new AbortController();
     const over = new AbortController();
-    const watching = this.#watchPrimary(url, leave, AbortSignal.any([stop, over.signal]));
+    const signal = AbortSignal.any([stop, over.signal]);
+    const watching = primaryIsSucceeded(this.#options, url, signal).then((isSucceeded) => {
+      if (isSucceeded) leave.abort();
+    });
     try {
       const end = await this.#options.client.follow(url, observer, stop, leave.signal);
       return leave.signal.aborted ? { ...end, isSucceeded: true } : end;
@@ -490,27 +493,6 @@ export class ClusterNode {
     } finally {
       over.abort();
       await watching;
-    }
-  }
-
-  async #watchPrimary(url: string, leave: AbortController, signal: AbortSignal): Promise<void> {
-    const { clock, lease, log, reconnectDelayMs } = this.#options;
-    while (!signal.aborted) {
-      try {
-        await lease.changed(signal);
-        const found = await lease.primaryInfo();
-        if (signal.aborted) return;
-        if (found?.advertiseUrl !== url) {
-          log.info("the primary has changed, leaving its stream", { url });
-          leave.abort();
-          return;
-        }
-      } catch (error) {
-        // Without its backend a cluster goes on as it is.
-        log.debug("cannot watch the lease", { error: errorText(error) });
-        await clock.sleep(reconnectDelayMs, signal).catch(() => undefined);
-      }
-      await clock.sleep(MIN_PAUSE_MS, signal).catch(() => undefined);
     }
   }
 
@@ -584,23 +566,5 @@ export class ClusterNode {
     await Promise.race([slept, changed]);
     over.abort();
     await changed;
-  }
-
-  /** Lets other candidates find this node. They can do without, so a failure is only told. */
-  async #announceForever(signal: AbortSignal): Promise<void> {
-    const { clock, isCandidate, lease, log, nodeId } = this.#options;
-    if (!isCandidate || lease.kind === "static") return;
-    const { hostname, advertiseUrl } = lease;
-    let isFailing = false;
-    while (!signal.aborted) {
-      try {
-        await lease.announce({ nodeId, hostname, advertiseUrl });
-        isFailing = false;
-      } catch (error) {
-        if (!isFailing) log.warn("cannot announce this candidate", { error: errorText(error) });
-        isFailing = true;
-      }
-      await clock.sleep(ANNOUNCE_INTERVAL_MS, signal).catch(() => undefined);
-    }
   }
 }
