@@ -2,16 +2,12 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { parseArgs } from "node:util";
-import { compare } from "./compare.ts";
+import { compareFile } from "./compare-file.ts";
 import type { Comparison } from "./compare.ts";
-import { EXCEPTIONS } from "./exceptions.ts";
-import { findTestFiles, listVeryQuick, runFile } from "./run-file.ts";
-import type { FileResult, TestCount } from "./run-file.ts";
+import { findTestFiles, listVeryQuick } from "./run-file.ts";
 import { matchesAny, selectFiles } from "./selection.ts";
 import { defaultBuildDirectory, prepareSuite } from "./source.ts";
-import type { Suite } from "./source.ts";
 import { MountTarget, PlainTarget } from "./targets.ts";
-import type { Target } from "./targets.ts";
 
 const HELP = `Runs SQLite's own tests in a directory and on a mount, and compares them test by test.
 
@@ -39,7 +35,6 @@ const { values, positionals } = parseArgs({
   },
 });
 
-const MOUNT_FACTOR = 5;
 const isTerminal = process.stdout.isTTY;
 
 if (values.help) process.stdout.write(HELP);
@@ -58,16 +53,18 @@ async function main(): Promise<number> {
   const plain = new PlainTarget(work);
   const mount = new MountTarget(work);
   const stop = (): void => {
-    void Promise.all([plain.close(), mount.recover()]).finally(() => process.exit(130));
+    mount.refuse();
+    void mount.recover().finally(() => process.exit(130));
   };
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, stop);
   say(`SQLite ${suite.version}, ${chosen.length} files, in ${work}`);
+  const how = { timeoutMs: Number(values.timeout) * 1000, again: values.again };
   const comparisons: Comparison[] = [];
   try {
     for (const [i, name] of chosen.entries()) {
       showProgress(i, chosen.length, name);
       const file = files.get(name) ?? name;
-      comparisons.push(await compareFile(suite, buildDirectory, file, plain, mount));
+      comparisons.push(await compareFile({ suite, buildDirectory, file, plain, mount, ...how }));
       showLine(comparisons.at(-1));
     }
   } finally {
@@ -76,49 +73,6 @@ async function main(): Promise<number> {
     if (made) fs.rmSync(work, { recursive: true, force: true });
   }
   return summarize(comparisons);
-}
-
-async function compareFile(
-  suite: Suite,
-  buildDirectory: string,
-  file: string,
-  plain: Target,
-  mount: Target,
-): Promise<Comparison> {
-  const name = path.basename(file);
-  const timeoutMs = Number(values.timeout) * 1000;
-  const kept = path.join(buildDirectory, "results", suite.version, `${name}.json`);
-  let there = values.again ? undefined : readResult(kept);
-  if (there === undefined) {
-    there = await runOn(plain, suite, buildDirectory, file, timeoutMs);
-    fs.mkdirSync(path.dirname(kept), { recursive: true });
-    fs.writeFileSync(kept, JSON.stringify({ ...there, tests: [...there.tests] }));
-  }
-  const longer = Math.max(60_000, Math.min(timeoutMs * MOUNT_FACTOR, there.durationMs * 40));
-  const here = await runOn(mount, suite, buildDirectory, file, longer);
-  return compare(name, there, here, EXCEPTIONS);
-}
-
-async function runOn(
-  target: Target,
-  suite: Suite,
-  buildDirectory: string,
-  file: string,
-  timeoutMs: number,
-): Promise<FileResult> {
-  const directory = await target.fresh();
-  const logPath = path.join(buildDirectory, "logs", target.name, `${path.basename(file)}.log`);
-  const result = await runFile({ suite, file, directory, logPath, timeoutMs });
-  if (result.ending === "hung" || result.ending === "timeout") await target.recover();
-  return result;
-}
-
-function readResult(file: string): FileResult | undefined {
-  if (!fs.existsSync(file)) return undefined;
-  const kept = JSON.parse(fs.readFileSync(file, "utf8")) as Omit<FileResult, "tests"> & {
-    tests: [string, TestCount][];
-  };
-  return { ...kept, tests: new Map(kept.tests) };
 }
 
 function say(text: string): void {

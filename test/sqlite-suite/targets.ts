@@ -55,6 +55,7 @@ export class MountTarget implements Target {
   #exited: Promise<void> = Promise.resolve();
   #connectionId = 0;
   #lives = 0;
+  #isRefused = false;
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -68,7 +69,13 @@ export class MountTarget implements Target {
     return this.#child?.pid;
   }
 
+  /** Nothing is to be started any more. */
+  refuse(): void {
+    this.#isRefused = true;
+  }
+
   async fresh(): Promise<string> {
+    if (this.#isRefused) throw new Error("the run was stopped");
     if (this.#child !== undefined && !(await this.#clean())) await this.recover();
     if (this.#child === undefined) await this.#start();
     return this.#mountPoint;
