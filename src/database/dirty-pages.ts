@@ -36,6 +36,11 @@ export class DirtyPages implements ChangedPages {
     return this.#pgnos.size === 0 && !this.isWhole;
   }
 
+  /** Pages written; meaningless once it is the whole database. */
+  get size(): number {
+    return this.#pgnos.size;
+  }
+
   /** Called before `lengthBytes` at an offset of the database file are overwritten. */
   beforeWrite(offset: number, lengthBytes: number): void {
     const { pageSize, pageCount } = this.#store;

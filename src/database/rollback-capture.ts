@@ -313,7 +313,7 @@ export class RollbackCapture {
     if (!this.#db.isWritable || !this.#db.isCovered) return "read-only";
     const pageCount = databasePageCount(header, sizeBytes);
     const changesPageSize = header.pageSize !== store.pageSize && store.pageCount > 0;
-    const isWhole = dirty.isWhole || changesPageSize;
+    const isWhole = dirty.isWhole || changesPageSize || this.#hasLargeHole(pageCount);
     try {
       if (!host.isPrimary()) return this.#forward(isWhole, pageCount, end);
       if (isWhole) {
@@ -365,6 +365,16 @@ export class RollbackCapture {
       this.#db.quarantine(`it cannot end a journal: ${errorText(error)}`, "disk");
       return "io";
     }
+  }
+
+  /**
+   * A write far behind the end makes pages of zeros, which a transaction would have to hold. When
+   * they are many, a snapshot says the same in less.
+   */
+  #hasLargeHole(pageCount: number): boolean {
+    const { store } = this.#db;
+    const blankPages = pageCount - store.pageCount - this.#dirty.size;
+    return store.pageCount > 0 && blankPages * store.pageSize > WHOLE_LTX_MAX_BYTES;
   }
 
   #commitPages(pageCount: number, end: () => void): void {

@@ -179,6 +179,31 @@ function readAllAfter(disk: FakeDisk, db: Database, after: Database["position"])
   return found;
 }
 
+it("a database that grows by a large hole gets a new base, not a transaction full of zeros", () => {
+  const pageSize = 65536;
+  const disk = new FakeDisk();
+  const db = open(disk);
+  const pager = new MiniPager(db, new Random(1), { pageSize });
+  pager.transaction({ pgnos: [1, 2], pageCount: 2 });
+  const before = db.position.txid;
+  const pageCount = 1100;
+  pager.committed.pageCount = pageCount;
+  const header = new Uint8Array(pageSize);
+  db.files.get("database")?.readAt(header, 0, pageSize, 0);
+  new DataView(header.buffer).setUint32(28, pageCount);
+  expect(db.write("database", 0, header, 0, pageSize)).toBe("ok");
+  const last = new Uint8Array(pageSize).fill(7);
+  expect(db.write("database", (pageCount - 1) * pageSize, last, 0, pageSize)).toBe("ok");
+  expect(db.endLooseWrites()).toBe("ok");
+  expect(db.position.txid).toBe(before + 1);
+  expect(db.store.pageCount).toBe(pageCount);
+  checkConsistent(db);
+  expect(db.log.sizeBytes).toBeLessThan(1024 * 1024);
+  const again = open(disk.kill());
+  expect(again.position).toEqual(db.position);
+  checkConsistent(again);
+});
+
 describe("a database that is dropped", () => {
   it("goes on with its numbers, and its old files stay with whoever has them open", () => {
     const disk = new FakeDisk();
