@@ -95,13 +95,16 @@ export function parseOutput(output: string): Map<string, TestCount> {
   };
   let running = "";
   for (const line of output.split("\n")) {
-    const passed = /^(\S+?)\.\.\.(?: .*)? Ok$/.exec(line)?.[1];
-    const started = /^(\S+?)\.\.\.$/.exec(line)?.[1];
+    const started = /^(\S+?)\.\.\./.exec(line)?.[1];
+    if (started !== undefined) running = started;
     const failed = /^! (\S+) expected:/.exec(line)?.[1];
-    if (passed !== undefined) count(passed).passed++;
-    else if (failed !== undefined) count(failed).failed++;
-    else if (line.startsWith("Error: ") && running !== "") count(running).failed++;
-    running = started ?? "";
+    // What the test itself prints may come in between.
+    const isOk = line === " Ok" || (started !== undefined && line.endsWith(" Ok"));
+    if (failed !== undefined) count(failed).failed++;
+    else if (running !== "" && isOk) count(running).passed++;
+    else if (running !== "" && line.startsWith("Error: ")) count(running).failed++;
+    else continue;
+    running = "";
   }
   return tests;
 }
