@@ -404,6 +404,7 @@ export class LitefsFileSystem implements FuseHandler {
     }
     if (node.files !== node.entry.db.files || offset > 0) return node;
     if (startsLikeDatabase(data, start, size)) return node;
+    if (!this.#mayDrop(node)) return errno.EROFS;
     return this.#conversion.demote(node, this.#plain.root, node.entry.db.name);
   }
 
@@ -445,9 +446,14 @@ export class LitefsFileSystem implements FuseHandler {
   #endLooseWrites(node: FileNode): Outcome {
     const { db } = node.entry;
     if (!db.isEmptied) return db.endLooseWrites();
-    if (!this.#host.isPrimary()) return "read-only";
+    if (!this.#mayDrop(node)) return "read-only";
     this.#conversion.demote(node, this.#plain.root, db.name);
     return "ok";
+  }
+
+  /** A drop is a commit: it needs the lease, and that nobody else has the right to write. */
+  #mayDrop({ entry }: FileNode): boolean {
+    return this.#host.mayCommit() && !entry.db.isLent;
   }
 
   release(request: FuseRequest, fh: number): void {

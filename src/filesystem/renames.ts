@@ -61,7 +61,7 @@ export class Renames {
     const entry = name.kind === "file" ? this.#names.entries.get(name.database) : undefined;
     const target = entry?.db.files.exists("database") === true ? entry : undefined;
     if (from.node.type === "plain" && target === undefined) return this.#plainToPlain(from, to);
-    if (!this.#host.isPrimary()) return errno.EROFS;
+    if (!this.#host.mayCommit()) return errno.EROFS;
     const refusal = refuse(from.node) ?? (to.node === undefined ? undefined : refuse(to.node));
     if (refusal !== undefined) return refusal;
     if (from.node.type === "file" && from.node.kind !== "database") return errno.EBUSY;
@@ -83,7 +83,7 @@ export class Renames {
     const { node } = from;
     if (node?.type !== "plain") return errno.EBUSY;
     const becomes = to.parent === this.#plain.root && this.#isDatabaseUnder(node, to.name);
-    if (becomes && !this.#host.isPrimary()) return errno.EROFS;
+    if (becomes && !this.#host.mayCommit()) return errno.EROFS;
     this.#plain.rename(from.parent, from.name, to.parent, to.name);
     return becomes ? this.#conversion.promoteWhole(node) : "ok";
   }
@@ -131,5 +131,6 @@ function refuse(node: Node): number | undefined {
   if (node.type !== "file") return undefined;
   if (node.entry.db.isLent) return errno.EBUSY;
   if (node.entry.db.status === "quarantined") return errno.EIO;
+  if (node.entry.db.isLent) return errno.EBUSY;
   return node.kind === "database" && node.entry.db.hasOpenChanges ? errno.EBUSY : undefined;
 }

@@ -12,6 +12,8 @@ const LITEFS = path.resolve(import.meta.dirname, "../../bin/litefs");
 const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 20_000;
 const CLEAN_TIMEOUT_MS = 60_000;
+/** In every mount, and not to be removed. */
+const VIRTUAL: readonly string[] = [".lag", ".role", ".primary"];
 
 /** A directory in which tests run, one after the other. */
 export interface Target {
@@ -83,13 +85,16 @@ export class MountTarget implements Target {
 
   /** Never with a call of our own process: that would hang with a mount that does. */
   async #clean(): Promise<boolean> {
-    const remove = ["-mindepth", "1", "-delete"];
     const options = { timeout: CLEAN_TIMEOUT_MS, killSignal: "SIGKILL" } as const;
     try {
-      const virtual = ["!", "-name", ".lag", "!", "-name", "*-pos"];
-      await promisify(execFile)("find", [this.#mountPoint, ...virtual, ...remove], options);
+      const kept = VIRTUAL.flatMap((name) => ["!", "-name", name]);
+      await promisify(execFile)(
+        "find",
+        [this.#mountPoint, "-mindepth", "1", ...kept, "-delete"],
+        options,
+      );
       const { stdout } = await promisify(execFile)("ls", ["-A", this.#mountPoint], options);
-      return stdout.trim() === ".lag";
+      return stdout.split("\n").every((name) => name === "" || VIRTUAL.includes(name));
     } catch {
       return false;
     }
