@@ -1,4 +1,5 @@
 import { storeData } from "../fuse/notify.ts";
+import { frameOffset } from "../sqlite/wal.ts";
 import type { FileNode } from "./entry.ts";
 
 const PAGE_BYTES = 4096;
@@ -61,13 +62,20 @@ export class WalRunway {
     const laid = this.#laid.get(node);
     if (laid === undefined) return;
     this.#laid.delete(node);
-    node.files.get("wal")?.truncate(laid.fileEnd);
+    node.files.get("wal")?.truncate(Math.max(laid.fileEnd, committedEnd(node)));
   }
 
   /** The file was cut: what the kernel had behind its end is gone. */
   forget(node: FileNode): void {
     this.#laid.delete(node);
   }
+}
+
+/** This node appends as well, what other nodes have committed: that is not what was laid. */
+function committedEnd({ entry, files }: FileNode): number {
+  const { db } = entry;
+  if (files !== db.files || db.store.frames.count === 0) return 0;
+  return frameOffset(db.store.frames.count, db.store.pageSize);
 }
 
 function floorToPage(bytes: number): number {

@@ -15,6 +15,9 @@ const DATABASES = [
 ] as const;
 const BATCHES = [1, 1, 8, 60];
 const LEVELS = ["FULL", "NORMAL"];
+/** Writers of each database: two on the primary, and one on the replica, which forwards. */
+const WRITERS = [1, 2, 3];
+const REPLICA_WRITER = 3;
 /** How long everything runs before something is killed, at most. */
 const LOAD_MAX_MS = 500;
 /** Every so many rounds all nodes are compared byte for byte, and stopped and started in order. */
@@ -100,14 +103,15 @@ export class Kills {
   }
 
   #startWriters(): void {
-    const { primary } = this.#cluster;
+    const { primary, replica } = this.#cluster;
     for (const { name } of DATABASES) {
-      for (const writer of [1, 2]) {
+      for (const writer of WRITERS) {
         const batch = BATCHES[this.#random.below(BATCHES.length)] ?? 1;
         const level = LEVELS[this.#random.below(LEVELS.length)] ?? "FULL";
-        const isPython = writer === 2;
+        const isPython = writer > 1;
+        const node = writer === REPLICA_WRITER ? replica : primary;
         const script = path.join(import.meta.dirname, isPython ? "writer.py" : "writer.ts");
-        const args = [script, primary.file(name), this.#ackFile(name, writer), String(writer)];
+        const args = [script, node.file(name), this.#ackFile(name, writer), String(writer)];
         fs.rmSync(this.#ackFile(name, writer), { force: true });
         const command = isPython ? "python3" : process.execPath;
         const child = spawn(command, [...args, String(batch), level], {
@@ -133,9 +137,9 @@ export class Kills {
   /** At least one writer of each database has been told of a commit since it was started. */
   async #untilWritersWork(): Promise<void> {
     for (const { name } of DATABASES) {
-      const first = [1, 2].map((writer) => this.#acknowledged(name, writer));
+      const first = WRITERS.map((writer) => this.#acknowledged(name, writer));
       await waitFor(`the writers of ${name}`, 30_000, () => {
-        const now = [1, 2].map((writer) => this.#acknowledged(name, writer));
+        const now = WRITERS.map((writer) => this.#acknowledged(name, writer));
         const isMoving = now.some((count, i) => (first[i] ?? -1) >= 0 && count > (first[i] ?? 0));
         for (const [i, count] of now.entries()) if ((first[i] ?? -1) < 0) first[i] = count;
         const error = this.#writers.map((writer) => writer.stderr()).join("");
@@ -156,7 +160,7 @@ export class Kills {
     const db = new Database(node.file(name), { timeout: 20_000 });
     try {
       let total = 0;
-      for (const writer of [1, 2]) {
+      for (const writer of WRITERS) {
         const row = db
           .prepare(
             "SELECT count(*), count(DISTINCT n), coalesce(max(n), 0) FROM t WHERE writer = ?",
