@@ -138,7 +138,7 @@ function eventOfState(state: DatabaseState): ClusterEvent {
       postApplyChecksum: formatChecksum(state.position.checksum),
       pageSize: state.pageSize,
       commit: state.pageCount,
-      timestamp: new Date(state.timestampMs).toISOString(),
+      timestamp: isoTime(state.timestampMs),
     },
   };
 }
@@ -157,7 +157,16 @@ function eventOfLtx(db: string, ltx: Uint8Array, postApplyChecksum: bigint): Clu
       postApplyChecksum: formatChecksum(postApplyChecksum),
       pageSize: header.pageSize,
       commit: header.commit,
-      timestamp: new Date(header.timestampMs).toISOString(),
+      timestamp: isoTime(header.timestampMs),
     },
   };
+}
+
+/** The last moment that a Date can be, in the year 275760. */
+const MAX_DATE_MS = 8.64e15;
+
+/** A peer's clock may say anything that fits 53 bits; a Date beyond its range has no text. */
+function isoTime(timestampMs: number): string {
+  const capped = Math.min(MAX_DATE_MS, Math.max(-MAX_DATE_MS, timestampMs));
+  return new Date(capped).toISOString();
 }

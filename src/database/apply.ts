@@ -324,7 +324,7 @@ function checksumAfter(
 
 function preserve(db: Database, { header, pgnos }: ReceivedTransaction): void {
   const { store } = db;
-  if (store.snapshots.size === 0) return;
+  if (!store.hasSnapshots) return;
   for (const pgno of pgnos) store.preserve(pgno);
   store.preserveBeyond(header.commit);
 }

@@ -4,14 +4,24 @@ import type { Files, OpenFile } from "./files.ts";
 /** The four files SQLite keeps for a database, by their name in `dbs/<name>/`. */
 export type FileKind = "database" | "journal" | "wal" | "shm";
 
+/** One bit each, to note which of them there are. */
+const BIT: Readonly<Record<FileKind, number>> = { database: 1, journal: 2, wal: 4, shm: 8 };
+const UNKNOWN = -1;
+
 /**
  * The SQLite files of one database in the data directory. Descriptors open on first use and close
  * together when nobody needs the database, so that thousands of idle databases hold none.
+ *
+ * Nobody else changes the directory, so it is looked at once: a listing of 50,000 databases, or the
+ * lookup of a journal that is not there, asks the disk nothing.
  */
 export class DatabaseFiles {
   readonly files: Files;
   readonly directory: string;
-  readonly #open = new Map<FileKind, OpenFile>();
+  /** Only while a file is open: a database at rest costs no map. */
+  #open: Map<FileKind, OpenFile> | undefined;
+  /** Bits of the files that exist, or UNKNOWN. */
+  #present = UNKNOWN;
   /**
    * A file was created or removed, and a power cut may still undo that. At first by a process before
    * this one: when it was killed, what it had not synced stayed visible and is lost all the same.
@@ -33,10 +43,12 @@ export class DatabaseFiles {
 
   /** The open file, or undefined when it does not exist. */
   get(kind: FileKind): OpenFile | undefined {
-    const open = this.#open.get(kind);
+    const open = this.#open?.get(kind);
     if (open !== undefined) return open;
+    if (!this.exists(kind)) return undefined;
     const file = this.files.open(this.pathOf(kind));
-    if (file !== undefined) this.#open.set(kind, file);
+    if (file === undefined) this.#present &= ~BIT[kind];
+    else this.#opened(kind, file);
     return file;
   }
 
@@ -47,24 +59,45 @@ export class DatabaseFiles {
     const file = this.files.open(this.pathOf(kind), { create: true });
     if (file === undefined) throw new Error(`cannot create ${this.pathOf(kind)}`);
     if (kind !== "shm") this.#namesChanged = true;
-    this.#open.set(kind, file);
+    this.#present |= BIT[kind];
+    this.#opened(kind, file);
     return file;
   }
 
+  #opened(kind: FileKind, file: OpenFile): void {
+    this.#open ??= new Map<FileKind, OpenFile>();
+    this.#open.set(kind, file);
+  }
+
+  /** The names in the directory, of which those of the four kinds are kept in mind. */
+  look(): readonly string[] {
+    const names = this.files.list(this.directory);
+    this.#present = bitsOf(names);
+    return names;
+  }
+
+  /** Somebody else has moved files of the directory. */
+  forgetNames(): void {
+    this.#present = UNKNOWN;
+  }
+
   exists(kind: FileKind): boolean {
-    return this.#open.has(kind) || this.files.size(this.pathOf(kind)) !== undefined;
+    if (this.#present === UNKNOWN) this.look();
+    return (this.#present & BIT[kind]) !== 0;
   }
 
   /** Bytes; 0 when it does not exist. */
   size(kind: FileKind): number {
-    return this.#open.get(kind)?.size() ?? this.files.size(this.pathOf(kind)) ?? 0;
+    const open = this.#open?.get(kind);
+    if (open !== undefined) return open.size();
+    return this.exists(kind) ? (this.files.size(this.pathOf(kind)) ?? 0) : 0;
   }
 
   remove(kind: FileKind): void {
     if (!this.exists(kind)) return;
-    this.#open.get(kind)?.close();
-    this.#open.delete(kind);
+    this.#close(kind);
     this.files.remove(this.pathOf(kind));
+    this.#present &= ~BIT[kind];
     if (kind !== "shm") this.#namesChanged = true;
   }
 
@@ -116,10 +149,15 @@ export class DatabaseFiles {
 
   /** Gives a file of the data directory one of these names, also over what has it. */
   moveIn(kind: FileKind, from: string): void {
-    this.#open.get(kind)?.close();
-    this.#open.delete(kind);
+    this.#close(kind);
     this.files.rename(from, this.pathOf(kind));
     this.#namesChanged = true;
+    if (this.#present !== UNKNOWN) this.#present |= BIT[kind];
+  }
+
+  #close(kind: FileKind): void {
+    this.#open?.get(kind)?.close();
+    this.#open?.delete(kind);
   }
 
   /** What stands under the names from now on; whoever has a file open keeps it through this. */
@@ -130,7 +168,18 @@ export class DatabaseFiles {
   }
 
   closeAll(): void {
+    if (this.#open === undefined) return;
     for (const file of this.#open.values()) file.close();
-    this.#open.clear();
+    this.#open = undefined;
   }
+}
+
+function bitsOf(names: readonly string[]): number {
+  let bits = 0;
+  for (const name of names) {
+    if (name === "database" || name === "journal" || name === "wal" || name === "shm") {
+      bits |= BIT[name];
+    }
+  }
+  return bits;
 }

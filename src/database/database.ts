@@ -53,9 +53,10 @@ export class Database implements WalCaptureOwner {
   files: DatabaseFiles;
   readonly store: PageStore;
   readonly log: TransactionLog;
-  readonly wal: WalCapture;
-  readonly applied: AppliedPositions;
-  readonly #rollback: RollbackCapture;
+  // Made when first needed: of thousands of databases most are at rest.
+  #wal: WalCapture | undefined;
+  #rollbackCapture: RollbackCapture | undefined;
+  #applied: AppliedPositions | undefined;
   kernel: KernelCache = noKernelCache;
   readonly counters: WriteCounters = {
     databaseWrites: 0,
@@ -83,7 +84,6 @@ export class Database implements WalCaptureOwner {
     this.host = host;
     this.files = files;
     this.log = log;
-    this.applied = new AppliedPositions(log, files.files, files.directory);
     this.store = new PageStore(files);
     files.onSyncFailed = (error) => this.#pagesMayBeLost(error);
     log.onFailed = (error) => {
@@ -93,10 +93,34 @@ export class Database implements WalCaptureOwner {
       const fields = { db: name, segment, error: errorText(error) };
       host.logger.error("the disk has failed to keep a segment of the log, it was copied", fields);
     };
-    this.wal = new WalCapture(this, this.store);
-    this.#rollback = new RollbackCapture(this);
     this.store.pageSize = log.state.pageSize;
     this.store.pageCount = log.state.pageCount;
+  }
+
+  get applied(): AppliedPositions {
+    this.#applied ??= new AppliedPositions(this.log, this.files.files, this.files.directory);
+    return this.#applied;
+  }
+
+  get wal(): WalCapture {
+    this.#wal ??= new WalCapture(this, this.store);
+    return this.#wal;
+  }
+
+  get #rollback(): RollbackCapture {
+    this.#rollbackCapture ??= new RollbackCapture(this);
+    return this.#rollbackCapture;
+  }
+
+  /** Nobody has it open: gives back descriptors and memory. Everything comes back when needed. */
+  rest(): void {
+    this.files.closeAll();
+    this.log.release();
+    this.store.rest();
+    // The log remembers as well, only not as fast.
+    this.#applied = undefined;
+    if (this.#wal?.header === undefined) this.#wal = undefined;
+    if (!this.hasOpenChanges) this.#rollbackCapture = undefined;
   }
 
   get position(): Position {
@@ -168,8 +192,8 @@ export class Database implements WalCaptureOwner {
     this.store.abandonSnapshots();
     this.store.frames.reset();
     this.store.checksums.clear();
-    this.wal.setHeader(undefined);
-    this.#rollback.forget();
+    this.#wal?.setHeader(undefined);
+    this.#rollbackCapture?.forget();
     this.suspect = false;
   }
 
@@ -274,13 +298,13 @@ export class Database implements WalCaptureOwner {
 
   /** Somebody has written to the database file and not committed. */
   get hasOpenChanges(): boolean {
-    return this.#rollback.hasOpenChanges;
+    return this.#rollbackCapture?.hasOpenChanges === true;
   }
   get hasHotJournal(): boolean {
     return this.#rollback.hasHotJournal;
   }
   get isEmptied(): boolean {
-    return this.#rollback.isEmptied;
+    return this.#rollbackCapture?.isEmptied === true;
   }
   get isJournalHot(): boolean {
     return this.#rollback.isJournalHot;
@@ -290,7 +314,7 @@ export class Database implements WalCaptureOwner {
     this.kernel.invalidateName("journal");
   }
   forgetOpenChanges(): void {
-    this.#rollback.forget();
+    this.#rollbackCapture?.forget();
   }
   endLooseWrites(): Outcome {
     return this.#rollback.endLooseWrites();
@@ -311,7 +335,7 @@ export class Database implements WalCaptureOwner {
 
   /** While the WAL holds anything, whoever writes the database file must be a checkpoint. */
   get #isCheckpointing(): boolean {
-    return this.store.frames.count > 0 && !this.#rollback.hasOpenChanges;
+    return this.store.frames.count > 0 && !this.hasOpenChanges;
   }
 
   // What both ways of committing share.
@@ -396,7 +420,7 @@ export class Database implements WalCaptureOwner {
 
   /** The frames of a transaction that is in the log become the committed ones. */
   adoptWal(open: OpenTransaction, pageCount: number, isChanged: boolean): void {
-    if (this.store.snapshots.size > 0) {
+    if (this.store.hasSnapshots) {
       for (let i = 0; i < open.count; i++) this.store.preserve(open.pgno(i));
       this.store.preserveBeyond(pageCount);
     }
@@ -425,7 +449,7 @@ export class Database implements WalCaptureOwner {
   #forgetWal(): void {
     this.beforeWalReset();
     this.store.frames.reset();
-    this.wal.setHeader(undefined);
+    this.#wal?.setHeader(undefined);
   }
 
   // Removal.
@@ -478,9 +502,9 @@ export class Database implements WalCaptureOwner {
     this.store.files = this.files;
     this.host.retired(retired);
     this.store.frames.reset();
-    this.wal.setHeader(undefined);
+    this.#wal?.setHeader(undefined);
     this.store.checksums.clear();
-    this.#rollback.forget();
+    this.#rollbackCapture?.forget();
   }
 
   // Another file as the database, see hand-over.ts.

@@ -39,6 +39,7 @@ export function keepAside(db: Database, folder: KeptFolder, parts: readonly stri
     const source = db.files.pathOf(part);
     if (files.size(source) !== undefined) files.rename(source, `${target}/${part}`);
   }
+  db.files.forgetNames();
   files.syncDirectory(target);
   files.syncDirectory(parent);
   return target;

@@ -107,6 +107,7 @@ function checkpointLegacyWal(db: Database, { header }: LtxSummary): void {
     // As LiteFS names it. It belongs to a WAL that came after, or before, what the log knows.
     db.files.closeAll();
     db.files.files.rename(db.files.pathOf("wal"), db.files.pathOf("wal.removed"));
+    db.files.forgetNames();
     return;
   }
   const page = new Uint8Array(header.pageSize);

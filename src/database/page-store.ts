@@ -18,7 +18,7 @@ export class PageStore {
   files: DatabaseFiles;
   readonly frames: WalFrames = new WalFrames();
   readonly checksums: PageChecksums = new PageChecksums();
-  readonly snapshots: Set<Snapshot> = new Set<Snapshot>();
+  #snapshots: Set<Snapshot> | undefined;
   /** Bytes per page; 0 while the database has never been written. */
   pageSize = 0;
   /** Committed size in pages. */
@@ -26,6 +26,22 @@ export class PageStore {
 
   constructor(files: DatabaseFiles) {
     this.files = files;
+  }
+
+  /** Copies that are being read, and must be told of pages that change. */
+  get snapshots(): Set<Snapshot> {
+    this.#snapshots ??= new Set<Snapshot>();
+    return this.#snapshots;
+  }
+
+  get hasSnapshots(): boolean {
+    return this.#snapshots !== undefined && this.#snapshots.size > 0;
+  }
+
+  /** Gives back what nobody needs while nobody has the database open. */
+  rest(): void {
+    this.frames.rest();
+    if (!this.hasSnapshots) this.#snapshots = undefined;
   }
 
   get lockPgno(): number {
@@ -67,7 +83,7 @@ export class PageStore {
 
   /** Must be called before the committed version of a page becomes unreachable. */
   preserve(pgno: number): void {
-    if (this.snapshots.size === 0) return;
+    if (!this.hasSnapshots) return;
     for (const snapshot of this.snapshots) {
       try {
         snapshot.preserve(pgno, this);
@@ -81,7 +97,7 @@ export class PageStore {
 
   /** The same for all pages that a smaller database loses. */
   preserveBeyond(pageCount: number): void {
-    if (this.snapshots.size === 0) return;
+    if (!this.hasSnapshots) return;
     for (let pgno = pageCount + 1; pgno <= this.pageCount; pgno++) this.preserve(pgno);
   }
 
@@ -100,6 +116,7 @@ export class PageStore {
 
   /** The committed state is no longer what running snapshots began with. */
   abandonSnapshots(): void {
+    if (!this.hasSnapshots) return;
     for (const snapshot of this.snapshots) snapshot.abandon();
     this.snapshots.clear();
   }

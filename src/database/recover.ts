@@ -19,7 +19,7 @@ import type { RecordHeader } from "./log/record.ts";
 import { TransactionLog } from "./log/transaction-log.ts";
 import { applyLtxToFile } from "./ltx-to-file.ts";
 import { isSystemError } from "./outcome.ts";
-import { readQuarantineMark } from "./quarantine-mark.ts";
+import { QUARANTINE_MARK, readQuarantineMark } from "./quarantine-mark.ts";
 import { remedyFor } from "./remedy.ts";
 import { openSnapshotOf, removeObsoleteSnapshots } from "./snapshot-file.ts";
 import {
@@ -45,9 +45,12 @@ export function openDatabase(
 ): Database {
   const logDirectory = path.join(directory, "log");
   const databaseFiles = new DatabaseFiles(files, directory);
+  let names: readonly string[] = [];
   let log: TransactionLog;
   try {
-    finishLogSwap(files, directory);
+    // Most of what could be there is not, and asking for each of it makes for a slow start.
+    names = databaseFiles.look();
+    if (names.includes("log.new")) finishLogSwap(files, directory);
     log = TransactionLog.open(files, logDirectory);
   } catch (error) {
     const stand = TransactionLog.standIn(files, logDirectory, error);
@@ -65,8 +68,9 @@ export function openDatabase(
   const database = new Database(name, host, databaseFiles, log);
   database.counters.divergedHistories = files.list(path.join(directory, "diverged")).length;
   try {
-    refuseMarked(database);
+    if (names.includes(QUARANTINE_MARK)) refuseMarked(database);
     recover(database);
+    if (names.some((other) => other.startsWith("snapshot"))) removeObsoleteSnapshots(database);
   } catch (error) {
     quarantineBy(database, error);
   }
@@ -80,6 +84,7 @@ export function openDatabase(
 export function reopenDatabase(db: Database): boolean {
   db.startAnew();
   try {
+    db.files.forgetNames();
     finishLogSwap(db.files.files, db.files.directory);
     db.log.retry();
     refuseMarked(db);
@@ -204,11 +209,12 @@ function completeRecovery(db: Database): void {
     );
   }
   checkHeader(db, file);
+  // A database that was at rest has nothing to say; of thousands, the sync would be the whole start.
+  const isAtRest = log.isCaughtUp && !files.exists("wal");
   files.remove("wal");
-  files.syncNames();
+  if (!isAtRest) files.syncNames();
   log.noteDurable(log.txid, "now");
   if (!log.isCaughtUp) log.sync();
-  removeObsoleteSnapshots(db);
 }
 
 /**

@@ -34,7 +34,7 @@ export function removeObsoleteSnapshots(db: Database): void {
   for (const name of db.files.files.list(db.files.directory)) {
     const isObsolete = /^snapshot-[0-9a-f]{16}\.ltx$/.test(name) && name <= durable;
     // Copies of pages for a reader who went with the process that made them.
-    const isLeftOver = db.store.snapshots.size === 0 && /^snapshot-\d+\.side$/.test(name);
+    const isLeftOver = !db.store.hasSnapshots && /^snapshot-\d+\.side$/.test(name);
     if (isObsolete || isLeftOver) db.files.files.remove(db.files.pathOf(name));
   }
 }

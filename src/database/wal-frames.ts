@@ -1,15 +1,25 @@
+const NONE: Uint32Array<ArrayBuffer> = new Uint32Array(0);
+/** Room for as many frames stays when a WAL starts over. */
+const KEPT_FRAMES = 4096;
+
 /**
  * Which page each committed frame of the local WAL holds, and where the newest version of each
  * page is. Frames count from 0. 4 bytes per frame and one map entry per distinct page.
  */
 export class WalFrames {
-  #pgnos = new Uint32Array(0);
-  #newest = new Map<number, number>();
-  /** Pages whose newest version the database file does not have yet. */
-  readonly unwritten: Set<number> = new Set<number>();
+  #pgnos = NONE;
+  // Made with the first frame: a database at rest, of which there may be thousands, has none.
+  #newest: Map<number, number> | undefined;
+  #unwritten: Set<number> | undefined;
   /** Where the database stood before the first of the frames. */
   baseTxid = 0;
   count = 0;
+
+  /** Pages whose newest version the database file does not have yet. */
+  get unwritten(): Set<number> {
+    this.#unwritten ??= new Set<number>();
+    return this.#unwritten;
+  }
 
   append(pgno: number): void {
     if (this.count === this.#pgnos.length) {
@@ -18,6 +28,7 @@ export class WalFrames {
       this.#pgnos = grown;
     }
     this.#pgnos[this.count] = pgno;
+    this.#newest ??= new Map<number, number>();
     this.#newest.set(pgno, this.count);
     this.unwritten.add(pgno);
     this.count++;
@@ -25,12 +36,17 @@ export class WalFrames {
 
   /** The database file may have lost any page of these frames: all of them are to be written again. */
   forgetWritten(): void {
-    for (const pgno of this.#newest.keys()) this.unwritten.add(pgno);
+    for (const pgno of this.#newest?.keys() ?? []) this.unwritten.add(pgno);
   }
 
   /** Frame index of the newest version of a page, or -1 when the WAL does not hold it. */
   newest(pgno: number): number {
-    return this.#newest.get(pgno) ?? -1;
+    return this.#newest?.get(pgno) ?? -1;
+  }
+
+  /** Gives back what is kept for the next frames. */
+  rest(): void {
+    if (this.count === 0) this.#pgnos = NONE;
   }
 
   pgnoAt(frameIndex: number): number {
@@ -39,7 +55,7 @@ export class WalFrames {
 
   /** The database file has lost what it had of the pages behind a page. */
   markUnwrittenAfter(pgno: number): void {
-    for (const held of this.#newest.keys()) if (held > pgno) this.unwritten.add(held);
+    for (const held of this.#newest?.keys() ?? []) if (held > pgno) this.unwritten.add(held);
   }
 
   /** Frames that hold a page, newest first. */
@@ -49,8 +65,8 @@ export class WalFrames {
 
   reset(): void {
     this.count = 0;
-    this.#newest = new Map();
-    this.unwritten.clear();
-    if (this.#pgnos.length > 4096) this.#pgnos = new Uint32Array(0);
+    this.#newest = undefined;
+    this.#unwritten = undefined;
+    if (this.#pgnos.length > KEPT_FRAMES) this.#pgnos = NONE;
   }
 }

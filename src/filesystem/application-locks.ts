@@ -323,7 +323,7 @@ export class ApplicationLocks {
   /** Publishes captured transactions that SQLite never entered into the wal-index. */
   #finish(entry: DatabaseEntry): void {
     if (entry.db.store.frames.count === 0) return;
-    entry.local.forgetIndex();
+    entry.forgetIndex();
     entry.enqueue(
       function* () {
         while (!entry.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
@@ -332,7 +332,7 @@ export class ApplicationLocks {
         try {
           yield* entry.local.publish();
         } finally {
-          entry.local.forgetIndex();
+          entry.forgetIndex();
           entry.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
         }
       },

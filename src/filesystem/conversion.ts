@@ -180,7 +180,7 @@ export class Conversion {
 
   /** Names have gone that the kernel may remember, and files that perhaps nobody has open. */
   #dropped(entry: DatabaseEntry, files: DatabaseFiles): void {
-    entry.local.forgetIndex();
+    entry.forgetIndex();
     for (const kind of ["journal", "wal", "shm"] as const) entry.db.kernel.invalidateName(kind);
     this.#options.closeIfUnused(files);
   }

@@ -12,7 +12,9 @@ import type { Database } from "../database/database.ts";
 import type { DatabaseFiles } from "../database/database-files.ts";
 import type { NodePhase, VerifyResult } from "../database/engine.ts";
 import type { WriteEvent } from "../database/write-engine.ts";
+import { FilePool } from "../database/file-pool.ts";
 import { nodeFiles } from "../database/files.ts";
+import type { Files } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
 import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
@@ -65,6 +67,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   readonly #writes: WriteService;
   readonly #words: Int32Array;
   readonly #outbox: Outbox;
+  /** Of all databases together, so that their number does not matter. */
+  readonly #files: Files = new FilePool(nodeFiles);
   readonly #snapshots = new Map<number, Snapshot>();
   readonly #changed = new Set<string>();
   readonly #soon: (() => void)[] = [];
@@ -118,7 +122,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
 
   #open(name: string): DatabaseEntry {
     const directory = path.join(this.#databasesDirectory, name);
-    return this.fileSystem.add(openDatabase(name, this, nodeFiles, directory));
+    return this.fileSystem.add(openDatabase(name, this, this.#files, directory));
   }
 
   close(): void {
@@ -165,7 +169,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     const directory = path.join(this.#databasesDirectory, name);
     nodeFiles.mkdir(directory);
     this.changed(name);
-    return openDatabase(name, this, nodeFiles, directory);
+    return openDatabase(name, this, this.#files, directory);
   }
 
   /** Nobody has the database open: a replica tidies its WAL, and descriptors are given back. */
@@ -184,8 +188,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
 
   #releaseFiles(entry: DatabaseEntry): void {
     if (entry.openCount("any") > 0 || entry.isBusy) return;
-    entry.db.files.closeAll();
-    entry.db.log.release();
+    entry.rest();
   }
 
   wake(): void {
@@ -318,9 +321,9 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#isPrimary = isPrimary;
     if (!changes) return;
     for (const entry of this.fileSystem.entries.values()) {
-      entry.turns.roleChanged();
+      entry.roleChanged();
       // Applications write the wal-index of a primary; what we know of it is worth nothing after.
-      entry.local.forgetIndex();
+      entry.forgetIndex();
       const { db } = entry;
       if (isPrimary || !db.hasOpenChanges) continue;
       entry.enqueue(
@@ -453,7 +456,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     for (const entry of this.fileSystem.entries.values()) {
       const { db } = entry;
       if (db.status !== "quarantined" || db.quarantineCause !== "disk" || entry.isBusy) continue;
-      entry.local.forgetIndex();
+      entry.forgetIndex();
       if (reopenDatabase(db)) this.#releaseFiles(entry);
     }
   }

@@ -10,13 +10,18 @@ const MODES = { file: S_IFREG, directory: S_IFDIR, symlink: S_IFLNK } as const;
 
 /** Listings that are being read: each keeps its names, so that none is missed or seen twice. */
 export class DirectoryListings {
-  readonly #listings = new Map<number, readonly DirectoryEntry[]>();
+  readonly #listings = new Map<number, readonly DirectoryEntry[] | undefined>();
   #next = 1;
 
-  open(entries: readonly DirectoryEntry[]): number {
+  /** What is in it is not looked at before somebody reads it. */
+  open(): number {
     const fh = this.#next++;
-    this.#listings.set(fh, entries);
+    this.#listings.set(fh, undefined);
     return fh;
+  }
+
+  isListed(fh: number): boolean {
+    return this.#listings.get(fh) !== undefined;
   }
 
   replace(fh: number, entries: readonly DirectoryEntry[]): void {

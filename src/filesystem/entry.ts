@@ -44,18 +44,20 @@ const noTurns: WriteTurnsHost = {
  */
 export class DatabaseEntry implements DaemonLocks {
   readonly db: Database;
-  readonly local: LocalWal;
-  readonly turns: WriteTurns;
-  readonly nodes: Map<FileKind, FileNode> = new Map<FileKind, FileNode>();
-  readonly #waiting: (() => void)[] = [];
+  #turns: WriteTurns | undefined;
+  readonly #turnsHost: WriteTurnsHost;
+  #local: LocalWal | undefined;
+  // Made when first needed: of thousands of databases most are at rest.
+  #nodes: Map<FileKind, FileNode> | undefined;
+  #waiting: (() => void)[] | undefined;
   readonly #queue: (() => void)[] = [];
   /** Files on which the daemon holds a lock. */
-  readonly #locked = new Set<FileNode>();
+  #locked: Set<FileNode> | undefined;
   #running = false;
   #access: ShownAccess | undefined;
   #accessOf: DatabaseFiles | undefined;
   /** Where the database stood when the running job began. */
-  #positionBefore: Position;
+  #positionBefore: Position | undefined;
   readonly #newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode;
 
   constructor(
@@ -64,9 +66,7 @@ export class DatabaseEntry implements DaemonLocks {
     turns: WriteTurnsHost = noTurns,
   ) {
     this.db = db;
-    this.local = new LocalWal(db, this);
-    this.turns = new WriteTurns(this, turns);
-    this.#positionBefore = db.position;
+    this.#turnsHost = turns;
     this.#newNode = newNode;
   }
 
@@ -80,9 +80,44 @@ export class DatabaseEntry implements DaemonLocks {
     this.#accessOf = this.db.files;
   }
 
+  /** Whose turn it is to write. */
+  get turns(): WriteTurns {
+    this.#turns ??= new WriteTurns(this, this.#turnsHost);
+    return this.#turns;
+  }
+
+  roleChanged(): void {
+    this.#turns?.roleChanged();
+  }
+
+  /** This node's own writes to the WAL. */
+  get local(): LocalWal {
+    this.#local ??= new LocalWal(this.db, this);
+    return this.#local;
+  }
+
+  /** The wal-index was truncated or created anew by somebody else. */
+  forgetIndex(): void {
+    this.#local?.forgetIndex();
+  }
+
+  get nodes(): Map<FileKind, FileNode> {
+    this.#nodes ??= new Map<FileKind, FileNode>();
+    return this.#nodes;
+  }
+
+  /** Gives back what nobody needs while nobody has the database open. */
+  rest(): void {
+    this.db.rest();
+    if (this.#nodes?.size === 0) this.#nodes = undefined;
+    if (this.#locked?.size === 0) this.#locked = undefined;
+    // What it knows of the wal-index is worth nothing without a WAL.
+    if (this.db.store.frames.count === 0) this.#local = undefined;
+  }
+
   /** The node of a file, made when it is first asked for. */
   node(kind: FileKind): FileNode {
-    const existing = this.nodes.get(kind);
+    const existing = this.#nodes?.get(kind);
     if (existing !== undefined && existing.files === this.db.files) return existing;
     const node = this.#newNode(this, kind);
     this.nodes.set(kind, node);
@@ -96,16 +131,17 @@ export class DatabaseEntry implements DaemonLocks {
     const { locks } = node;
     if (locks.conflict(0, 0, true, first, last, F_WRLCK) !== undefined) return false;
     locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_WRLCK);
+    this.#locked ??= new Set<FileNode>();
     this.#locked.add(node);
     return true;
   }
 
   unlock(kind: "database" | "shm", first: number, last: number): void {
     // By now the name may belong to another file; whoever has the old one open waits for it.
-    for (const node of this.#locked) {
+    for (const node of this.#locked ?? []) {
       if (node.kind !== kind) continue;
       node.locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_UNLCK);
-      if (!node.locks.isDaemonLocked) this.#locked.delete(node);
+      if (!node.locks.isDaemonLocked) this.#locked?.delete(node);
     }
     this.released();
   }
@@ -117,6 +153,7 @@ export class DatabaseEntry implements DaemonLocks {
   }
 
   whenReleased(then: () => void): void {
+    this.#waiting ??= [];
     this.#waiting.push(then);
   }
 
@@ -132,9 +169,11 @@ export class DatabaseEntry implements DaemonLocks {
 
   /** Some lock was released: whoever waits may try again. */
   released(): void {
-    this.turns.noticeLeaving();
-    if (this.#waiting.length > 0) for (const then of this.#waiting.splice(0)) then();
-    this.turns.serve();
+    this.#turns?.noticeLeaving();
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    for (const then of waiting ?? []) then();
+    this.#turns?.serve();
   }
 
   /** Runs jobs on this database one after the other, in the order they came. */
@@ -157,7 +196,7 @@ export class DatabaseEntry implements DaemonLocks {
     } finally {
       if (!this.#running) this.#next();
       // It may have brought the database to where somebody waits for it to be.
-      this.turns.serve();
+      this.#turns?.serve();
     }
   }
 
@@ -170,13 +209,13 @@ export class DatabaseEntry implements DaemonLocks {
    * database first, and has shown them to all readers when it is done.
    */
   get visiblePosition(): Position {
-    return this.#running ? this.#positionBefore : this.db.position;
+    return this.#positionBefore ?? this.db.position;
   }
 
   #next(): void {
     const next = this.#queue.shift();
-    this.#positionBefore = this.db.position;
     this.#running = next !== undefined;
+    this.#positionBefore = this.#running ? this.db.position : undefined;
     next?.();
   }
 }

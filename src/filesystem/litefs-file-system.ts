@@ -247,7 +247,7 @@ export class LitefsFileSystem implements FuseHandler {
       node.files.get(node.kind)?.truncate(sizeBytes);
       return "ok";
     }
-    if (node.kind === "shm") node.entry.local.forgetIndex();
+    if (node.kind === "shm") node.entry.forgetIndex();
     if (node.kind === "wal") this.#runway.forget(node);
     return node.entry.db.truncate(node.kind, sizeBytes);
   }
@@ -515,13 +515,15 @@ export class LitefsFileSystem implements FuseHandler {
   opendir(request: FuseRequest): void {
     const directory = this.#nodes.get(request.nodeId);
     if (directory?.type === "plain") this.#plain.syncNames(directory);
-    const fh = this.#listings.open(this.#list(request.nodeId));
+    // SQLite opens the directory only to sync it: what is in it is asked for by READDIR.
+    const fh = this.#listings.open();
     this.#replies.replyOpen(request.uniqueLo, request.uniqueHi, fh, 0);
   }
 
   readdir(request: FuseRequest, fh: number, offset: number, size: number): void {
     // A reader that goes back to the start wants to see what there is now.
-    if (offset === 0) this.#listings.replace(fh, this.#list(request.nodeId));
+    if (offset === 0 || !this.#listings.isListed(fh))
+      this.#listings.replace(fh, this.#list(request.nodeId));
     this.#listings.fill(fh, offset, this.#replies.startDirectory(size));
     this.#replies.replyDirectory(request.uniqueLo, request.uniqueHi);
   }

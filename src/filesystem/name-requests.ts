@@ -133,7 +133,7 @@ export class NameRequests {
       if (node !== undefined) node.isUnlinked = true;
       entry.nodes.delete(kind);
     }
-    if (kind === "shm" || kind === "wal") entry.local.forgetIndex();
+    if (kind === "shm" || kind === "wal") entry.forgetIndex();
     if (kind === "database") {
       for (const other of ["journal", "wal", "shm"] as const) {
         entry.db.kernel.invalidateName(other);

@@ -26,6 +26,9 @@ export class Namespace {
   readonly #host: FileSystemHost;
   readonly #nodes: NodeTable;
   readonly #plain: PlainFiles;
+  /** One for all entries. */
+  readonly #newNode = (owner: DatabaseEntry, kind: FileKind): FileNode =>
+    this.#nodes.newFile(owner, kind);
   readonly #add: (db: Database) => DatabaseEntry;
   readonly #turns: WriteTurnsHost;
   conversion!: Conversion;
@@ -50,9 +53,7 @@ export class Namespace {
 
   /** Shows a database in the mount. */
   add(db: Database): DatabaseEntry {
-    const newNode = (owner: DatabaseEntry, kind: FileKind): FileNode =>
-      this.#nodes.newFile(owner, kind);
-    const entry = new DatabaseEntry(db, newNode, this.#turns);
+    const entry = new DatabaseEntry(db, this.#newNode, this.#turns);
     this.entries.set(db.name, entry);
     return entry;
   }

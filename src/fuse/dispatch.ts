@@ -76,7 +76,7 @@ export function dispatchRequest(b: RequestBuffer, handler: FuseHandler): boolean
       return true;
     case FUSE_WRITE: {
       // fuse_write_in: 0 fh, 8 offset, 16 size, 20 write_flags, 24 lock_owner, 32 flags, 40 data
-      const size = b.int32(BODY + 16);
+      const size = b.uint32(BODY + 16);
       b.requireLength(BODY + 40 + size);
       handler.write(
         b,
@@ -98,7 +98,7 @@ export function dispatchRequest(b: RequestBuffer, handler: FuseHandler): boolean
         b,
         b.id(BODY),
         b.uint64(BODY + 8),
-        b.int32(BODY + 16),
+        b.readSize(BODY + 16),
         b.int32(BODY + 20),
         b.int32(BODY + 24),
         b.int32(BODY + 28),
@@ -219,7 +219,7 @@ function dispatchName(b: RequestBuffer, handler: FuseHandler): boolean {
       return handler.link !== undefined;
     case FUSE_SYMLINK: {
       const end = b.nameEnd(BODY);
-      handler.symlink?.(b, b.text(BODY, end), b.name(end + 1));
+      handler.symlink?.(b, b.component(BODY, end), b.text(end + 1, b.nameEnd(end + 1)));
       return handler.symlink !== undefined;
     }
     case FUSE_READLINK:
@@ -237,10 +237,10 @@ function dispatchRare(b: RequestBuffer, handler: FuseHandler): boolean {
       return true;
     case FUSE_READDIR:
       // fuse_read_in
-      handler.readdir(b, b.id(BODY), b.uint64(BODY + 8), b.int32(BODY + 16));
+      handler.readdir(b, b.id(BODY), b.uint64(BODY + 8), b.readSize(BODY + 16));
       return true;
     case FUSE_READDIRPLUS:
-      handler.readdirplus?.(b, b.id(BODY), b.uint64(BODY + 8), b.int32(BODY + 16));
+      handler.readdirplus?.(b, b.id(BODY), b.uint64(BODY + 8), b.readSize(BODY + 16));
       return handler.readdirplus !== undefined;
     case FUSE_RELEASEDIR:
       handler.releasedir(b, b.id(BODY), b.int32(BODY + 8));
@@ -284,7 +284,7 @@ function dispatchXattr(b: RequestBuffer, handler: FuseHandler): boolean {
   switch (b.opcode) {
     case FUSE_GETXATTR:
       // fuse_getxattr_in: 0 size, 8 name
-      handler.getxattr?.(b, b.name(BODY + 8), b.int32(BODY));
+      handler.getxattr?.(b, b.text(BODY + 8, b.nameEnd(BODY + 8)), b.int32(BODY));
       return handler.getxattr !== undefined;
     case FUSE_LISTXATTR:
       handler.listxattr?.(b, b.int32(BODY));
@@ -292,14 +292,14 @@ function dispatchXattr(b: RequestBuffer, handler: FuseHandler): boolean {
     case FUSE_SETXATTR: {
       // fuse_setxattr_in without SETXATTR_EXT: 0 size, 4 flags, 8 name, value
       const end = b.nameEnd(BODY + 8);
-      const size = b.int32(BODY);
+      const size = b.uint32(BODY);
       b.requireLength(end + 1 + size);
       const name = b.text(BODY + 8, end);
       handler.setxattr?.(b, name, b.bytes, end + 1, size, b.int32(BODY + 4));
       return handler.setxattr !== undefined;
     }
     case FUSE_REMOVEXATTR:
-      handler.removexattr?.(b, b.name(BODY));
+      handler.removexattr?.(b, b.text(BODY, b.nameEnd(BODY)));
       return handler.removexattr !== undefined;
     default:
       return false;
@@ -349,7 +349,7 @@ function decodeSetattr(b: RequestBuffer): void {
 
 /** fuse_batch_forget_in: 0 count, then per node 0 nodeid, 8 nlookup. */
 function dispatchBatchForget(b: RequestBuffer, handler: FuseHandler): void {
-  const count = b.int32(BODY);
+  const count = b.uint32(BODY);
   b.requireLength(BODY + 8 + count * 16);
   for (let i = 0; i < count; i++) {
     const at = BODY + 8 + i * 16;
@@ -363,13 +363,13 @@ function dispatchNotifyReply(b: RequestBuffer, handler: FuseHandler): void {
     handler.wake();
     return;
   }
-  const size = b.int32(BODY + 16);
+  const size = b.uint32(BODY + 16);
   b.requireLength(BODY + 40 + size);
   handler.notifyReply(b, b.uniqueLo >>> 0, b.uint64(BODY + 8), b.bytes, BODY + 40, size);
 }
 
 function dispatchRename(b: RequestBuffer, h: FuseHandler, names: number, flags: number): boolean {
   const end = b.nameEnd(names);
-  h.rename?.(b, b.text(names, end), b.id(BODY), b.name(end + 1), flags);
+  h.rename?.(b, b.component(names, end), b.id(BODY), b.name(end + 1), flags);
   return h.rename !== undefined;
 }

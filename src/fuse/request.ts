@@ -46,6 +46,7 @@ export class RequestBuffer implements FuseRequest {
   readonly bytes: Buffer;
   readonly #int32: Int32Array;
   readonly #uint32: Uint32Array;
+  readonly #maxIoBytes: number;
   uniqueLo = 0;
   uniqueHi = 0;
   nodeId = 0;
@@ -57,6 +58,7 @@ export class RequestBuffer implements FuseRequest {
 
   /** `memory` may have room for more. */
   constructor(maxWriteBytes: number, memory?: ArrayBuffer) {
+    this.#maxIoBytes = maxWriteBytes;
     assert(endianness() === "LE", "the FUSE layer is written for little-endian machines");
     const length = RequestBuffer.capacityFor(maxWriteBytes);
     assert(length % 8 === 0 && length < constants.MAX_LENGTH, "bad request buffer size");
@@ -99,6 +101,13 @@ export class RequestBuffer implements FuseRequest {
     return this.#int32[offset >> 2]!;
   }
 
+  /** How much a READ or READDIR wants: never more than an answer has room for. */
+  readSize(offset: number): number {
+    const size = this.#uint32[offset >> 2]!;
+    assert(size <= this.#maxIoBytes, "the kernel wants more than it agreed to");
+    return size;
+  }
+
   uint32(offset: number): number {
     return this.#uint32[offset >> 2]!;
   }
@@ -135,8 +144,18 @@ export class RequestBuffer implements FuseRequest {
     return this.bytes.toString("utf8", start, end);
   }
 
-  /** The name that starts at `start`. */
+  /**
+   * A name in a directory. The kernel splits paths itself; a name that could leave its directory
+   * never comes from it, and must not become a path of ours.
+   */
+  component(start: number, end: number): string {
+    const name = this.text(start, end);
+    assert(!name.includes("/") && name !== "." && name !== "..", "a name in a request is a path");
+    return name;
+  }
+
+  /** The name in a directory that starts at `start`. */
   name(start: number): string {
-    return this.text(start, this.nameEnd(start));
+    return this.component(start, this.nameEnd(start));
   }
 }

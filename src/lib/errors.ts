@@ -7,7 +7,8 @@ export class LitefsError extends Error {
   readonly code: string;
 
   constructor(code: string, message: string, options?: ErrorOptions) {
-    super(message, options);
+    // It may quote what somebody wrote, and is a line of a log.
+    super(message.replaceAll(/[\r\n]+/g, " "), options);
     this.code = code;
   }
 }

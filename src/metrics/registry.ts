@@ -1,6 +1,8 @@
 import { collectDefaultMetrics, Counter, Gauge, Registry } from "prom-client";
 import type { RoleCounters } from "../cluster/cluster-node.ts";
 import type { DatabaseState } from "../database/engine.ts";
+import { databaseSeriesText } from "./database-series.ts";
+import type { DatabaseMetric } from "./database-series.ts";
 
 /** Where the numbers come from. They are read when somebody asks, never counted per commit. */
 export interface MetricsSources {
@@ -26,15 +28,12 @@ export interface MetricsRegistry {
   text(): Promise<string>;
 }
 
-interface DatabaseMetric {
-  readonly name: string;
-  readonly help: string;
-  readonly type: "counter" | "gauge";
+interface StateMetric extends Omit<DatabaseMetric, "series"> {
   readonly value: (state: DatabaseState) => number;
 }
 
 /** One value per database, straight from its state. Names of LiteFS first, then our own. */
-const DATABASE_METRICS: readonly DatabaseMetric[] = [
+const DATABASE_METRICS: readonly StateMetric[] = [
   {
     name: "litefs_db_txid",
     help: "Current transaction ID.",
@@ -138,11 +137,19 @@ export function createMetrics(sources: MetricsSources): MetricsRegistry {
     eventLoopMonitoringPrecision: EVENT_LOOP_SAMPLE_MS,
   });
   registerNodeMetrics(registry, sources);
-  for (const metric of DATABASE_METRICS) registerDatabaseMetric(registry, sources, metric);
   registerElections(registry, sources);
-  registerLatencies(registry, sources);
-  registerSentFrames(registry, sources);
-  return { contentType: registry.contentType, text: () => registry.metrics() };
+  const series: readonly DatabaseMetric[] = [
+    ...DATABASE_METRICS.map((metric) => ({ ...metric, series: metric.value })),
+    latencies(sources),
+    sentFrames(sources),
+  ];
+  return {
+    contentType: registry.contentType,
+    text: async () => {
+      const node = await registry.metrics();
+      return node + (await databaseSeriesText(series, sources.databases));
+    },
+  };
 }
 
 function registerNodeMetrics(registry: Registry, sources: MetricsSources): void {
@@ -173,34 +180,6 @@ function registerNodeMetrics(registry: Registry, sources: MetricsSources): void 
       collect: () => gauge.set(value()),
     });
   }
-}
-
-function registerDatabaseMetric(
-  registry: Registry,
-  sources: MetricsSources,
-  metric: DatabaseMetric,
-): void {
-  const { name, help, type, value } = metric;
-  const options = { name, help, labelNames: ["db"], registers: [registry] };
-  if (type === "gauge") {
-    const gauge: Gauge<"db"> = new Gauge({
-      ...options,
-      labelNames: ["db"],
-      collect: () => {
-        gauge.reset();
-        for (const state of sources.databases.values()) gauge.set({ db: state.name }, value(state));
-      },
-    });
-    return;
-  }
-  const counter: Counter<"db"> = new Counter({
-    ...options,
-    labelNames: ["db"],
-    collect: () => {
-      counter.reset();
-      for (const state of sources.databases.values()) counter.inc({ db: state.name }, value(state));
-    },
-  });
 }
 
 function registerElections(registry: Registry, sources: MetricsSources): void {
@@ -238,35 +217,26 @@ function registerElections(registry: Registry, sources: MetricsSources): void {
   });
 }
 
-function registerLatencies(registry: Registry, sources: MetricsSources): void {
-  const gauge: Gauge<"db"> = new Gauge({
+function latencies(sources: MetricsSources): DatabaseMetric {
+  return {
     name: "litefs_db_lag_seconds",
     help: "Latency between generating a transaction and applying it here; 0 on the primary.",
-    labelNames: ["db"],
-    registers: [registry],
-    collect: () => {
-      gauge.reset();
-      const latencies = sources.applyLatencyMs();
-      const isPrimary = sources.isPrimary();
-      for (const db of sources.databases.keys()) {
-        gauge.set({ db }, isPrimary ? 0 : (latencies.get(db) ?? 0) / 1000);
-      }
-    },
-  });
+    type: "gauge",
+    series: ({ name }) =>
+      sources.isPrimary() ? 0 : (sources.applyLatencyMs().get(name) ?? 0) / 1000,
+  };
 }
 
-function registerSentFrames(registry: Registry, sources: MetricsSources): void {
-  const counter: Counter<"db" | "type"> = new Counter({
+function sentFrames(sources: MetricsSources): DatabaseMetric {
+  return {
     name: "litefs_http_frame_send_count",
     help: "Number of LTX frames sent to replicas.",
-    labelNames: ["db", "type"],
-    registers: [registry],
-    collect: () => {
-      counter.reset();
-      for (const [db, counts] of sources.sentFrames()) {
-        for (const type of ["ltx", "ltx:snapshot"] as const)
-          counter.inc({ db, type }, counts[type]);
-      }
+    type: "counter",
+    series: ({ name }) => {
+      const counts = sources.sentFrames().get(name);
+      if (counts === undefined) return undefined;
+      const types = ["ltx", "ltx:snapshot"] as const;
+      return types.map((type) => ({ label: `type="${type}"`, value: counts[type] }));
     },
-  });
+  };
 }

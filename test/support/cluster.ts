@@ -14,6 +14,8 @@ export interface ClusterOptions {
   readonly replicas?: number;
   /** Lines of YAML added to the configuration of every node. */
   readonly config?: string;
+  /** `ulimit -n` of every node. */
+  readonly descriptors?: number;
 }
 
 /** A primary and its replicas on loopback, each a process with a mount, in one temporary directory. */
@@ -39,6 +41,7 @@ export class Cluster {
           directory: path.join(directory, `n${i}`),
           port,
           config: options.config ?? "",
+          ...(options.descriptors === undefined ? {} : { descriptors: options.descriptors }),
           isPrimary: i === 0,
           primaryName: "n0",
           primaryPort: ports[0] ?? 0,

@@ -21,6 +21,10 @@ export interface NodeOptions {
   readonly isPrimary: boolean;
   readonly primaryName: string;
   readonly primaryPort: number;
+  /** After this the process is killed whatever happens. */
+  readonly lifeMaxSeconds?: number;
+  /** `ulimit -n` of the process. */
+  readonly descriptors?: number;
   /** Lines of YAML in the `lease` section that replace those of a static lease. */
   readonly lease?: readonly string[];
 }
@@ -133,7 +137,17 @@ export class TestNode {
     this.#logStart = this.log.length;
     // A file, not a pipe: the test may be blocked in the mount while the node has much to say.
     const log = fs.openSync(this.logPath, "a");
-    const child = spawn(LITEFS, ["mount", "-config", this.configPath, ...args], {
+    const limit = this.options.descriptors;
+    const wrapper = limit === undefined ? [] : ["prlimit", `--nofile=${limit}`];
+    const [program = LITEFS, ...words] = [
+      ...wrapper,
+      LITEFS,
+      "mount",
+      "-config",
+      this.configPath,
+      ...args,
+    ];
+    const child = spawn(program, words, {
       stdio: ["ignore", log, log],
       env,
     });
@@ -146,7 +160,7 @@ export class TestNode {
         resolve({ code, signal });
       });
     });
-    const watch = `sleep ${NODE_LIFE_MAX_SECONDS}; kill -9 ${child.pid}`;
+    const watch = `sleep ${this.options.lifeMaxSeconds ?? NODE_LIFE_MAX_SECONDS}; kill -9 ${child.pid}`;
     this.#guard = spawn("sh", ["-c", watch], { stdio: "ignore", detached: true });
     this.#guard.unref();
   }

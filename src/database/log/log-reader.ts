@@ -153,6 +153,7 @@ export class LogReader {
       const first = decodeRecordHeader(data, 0);
       if (first === undefined) return undefined;
       const needed = RECORD_HEADER_SIZE + first.payloadLength;
+      if (needed > limit - at.offsetBytes) return undefined;
       if (needed > LARGE_BYTES && first.kind === RECORD_KIND.transaction) {
         return largeBatch(this.#files, this.#segmentPath(at.segment), at.offsetBytes, first);
       }

@@ -114,11 +114,15 @@ export function decodeRecordHeader(bytes: Uint8Array, offset: number): RecordHea
   if (view.getUint32(offset) !== MAGIC) return undefined;
   if (!crcMatches(view, bytes, offset, offset + 32)) return undefined;
   const kind = view.getUint32(offset + 4);
+  const payloadLength = getU64(view, offset + 8);
+  const txid = getU64(view, offset + 16);
   if (!KINDS.has(kind)) return undefined;
+  if (!Number.isSafeInteger(payloadLength) || !Number.isSafeInteger(txid)) return undefined;
+  if (kind !== RECORD_KIND.transaction && payloadLength !== STATE_PAYLOAD_SIZE) return undefined;
   return {
     kind: kind as RecordKind,
-    payloadLength: getU64(view, offset + 8),
-    txid: getU64(view, offset + 16),
+    payloadLength,
+    txid,
     checksumHi: view.getInt32(offset + 24),
     checksumLo: view.getInt32(offset + 28),
   };

@@ -92,8 +92,7 @@ function listSegments(files: Files, directory: string): Segment[] {
       if (isUnfinishedCopy(name)) files.remove(file);
       continue;
     }
-    const sizeBytes = files.size(file) ?? 0;
-    const head = readHead(files, file);
+    const { sizeBytes, head } = readHead(files, file);
     // A segment whose head never became durable holds nothing; it was being started at a crash.
     if (head === undefined) {
       if (sizeBytes > SEGMENT_START_BYTES) {
@@ -107,18 +106,25 @@ function listSegments(files: Files, directory: string): Segment[] {
   return segments;
 }
 
-function readHead(files: Files, name: string): LogState | undefined {
+function readHead(
+  files: Files,
+  name: string,
+): { readonly sizeBytes: number; readonly head: LogState | undefined } {
   const file = files.open(name, { readOnly: true });
-  if (file === undefined) return undefined;
+  if (file === undefined) return { sizeBytes: 0, head: undefined };
   try {
-    const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
-    if (file.readAt(bytes, 0, bytes.length, 0) < bytes.length) return undefined;
-    const header = decodeRecordHeader(bytes, 0);
-    if (header?.kind !== RECORD_KIND.head && header?.kind !== RECORD_KIND.base) return undefined;
-    return decodeStatePayload(bytes, RECORD_HEADER_SIZE);
+    return { sizeBytes: file.size(), head: decodeHead(file) };
   } finally {
     file.close();
   }
+}
+
+function decodeHead(file: OpenFile): LogState | undefined {
+  const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
+  if (file.readAt(bytes, 0, bytes.length, 0) < bytes.length) return undefined;
+  const header = decodeRecordHeader(bytes, 0);
+  if (header?.kind !== RECORD_KIND.head && header?.kind !== RECORD_KIND.base) return undefined;
+  return decodeStatePayload(bytes, RECORD_HEADER_SIZE);
 }
 
 function recoverTail(
@@ -238,13 +244,13 @@ interface ReadRecord {
 
 /** Undefined when there is no complete and valid record at the offset. */
 function readRecord(file: OpenFile, offset: number, sizeBytes: number): ReadRecord | undefined {
+  if (offset + RECORD_HEADER_SIZE > sizeBytes) return undefined;
   const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
   if (file.readAt(bytes, 0, bytes.length, offset) < RECORD_HEADER_SIZE) return undefined;
   const header = decodeRecordHeader(bytes, 0);
   if (header === undefined) return undefined;
   if (offset + RECORD_HEADER_SIZE + header.payloadLength > sizeBytes) return undefined;
   if (header.kind !== RECORD_KIND.transaction) {
-    if (header.payloadLength !== STATE_PAYLOAD_SIZE) return undefined;
     const state = readState(bytes);
     return state === undefined ? undefined : { header, state };
   }

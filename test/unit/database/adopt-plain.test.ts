@@ -5,7 +5,7 @@ import Database from "better-sqlite3";
 import { expect, onTestFinished, test } from "vitest";
 import { nodeFiles } from "../../../src/database/files.ts";
 import { openDatabase } from "../../../src/database/recover.ts";
-import { FakeHost } from "./support/harness.ts";
+import { checkConsistent, FakeHost } from "./support/harness.ts";
 
 test("a SQLite file put into the data directory opens at TXID 1, and again after that", () => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-adopt-"));
@@ -20,6 +20,27 @@ test("a SQLite file put into the data directory opens at TXID 1, and again after
       reason: "",
       txid: 1,
     });
+    db.close();
+  }
+});
+
+test.each([
+  ["more than its pages", 5000],
+  ["its last page in part", -700],
+])("a SQLite file that has %s opens again and again", (_what, byBytes) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-adopt-"));
+  onTestFinished(() => fs.rmSync(directory, { recursive: true }));
+  const file = path.join(directory, "database");
+  const plain = new Database(file);
+  plain.exec("CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+  plain.close();
+  const sizeBytes = fs.statSync(file).size;
+  fs.truncateSync(file, sizeBytes + byBytes);
+  for (let i = 0; i < 3; i++) {
+    const db = openDatabase("app.db", new FakeHost(), nodeFiles, directory);
+    expect({ status: db.status, reason: db.reason }).toEqual({ status: "ok", reason: "" });
+    expect(fs.statSync(file).size).toBeGreaterThanOrEqual(sizeBytes);
+    checkConsistent(db);
     db.close();
   }
 });

@@ -395,6 +395,18 @@ describe("/events", () => {
     return { lines, ended: ended.promise };
   }
 
+  test("a time that no calendar has does not silence what follows", async () => {
+    const engine = newEngine();
+    const node = await serveNode(engine);
+    const { lines } = listen(node);
+    await eventually(() => lines.length === 1);
+    const page = { pgno: 1, data: new Uint8Array(512) };
+    engine.commit("app.db", [page], 1, Number.MAX_SAFE_INTEGER);
+    await eventually(() => lines.length === 2);
+    expect(lines[1]).toMatchObject({ data: { timestamp: "+275760-09-13T00:00:00.000Z" } });
+    await node.server.close(1000);
+  });
+
   test("init, every transaction, primary changes, and an end at shutdown", async () => {
     const engine = newEngine();
     engine.load("app.db", stateFiles("state-1", "app.db").slice(0, 2));

@@ -130,25 +130,59 @@ test("names are escaped", async () => {
   expect(text).toContain(String.raw`litefs_db_txid{db="odd\"\\\nname"} 42`);
 });
 
-test("ten thousand databases are each read once per metric", async () => {
-  let reads = 0;
-  const one = database("x");
+function many(count: number): Map<string, DatabaseState> {
   const databases = new Map<string, DatabaseState>();
-  for (let i = 0; i < 10_000; i++) {
+  for (let i = 0; i < count; i++) {
     const name = `tenant-${i}.db`;
+    databases.set(name, database(name, { timestampMs: i }));
+  }
+  return databases;
+}
+
+test("thousands of databases are read once per metric, and other work goes on meanwhile", async () => {
+  let reads = 0;
+  const databases = many(4000);
+  for (const [name, state] of databases) {
     databases.set(name, {
-      ...one,
-      name,
+      ...state,
       get position() {
         reads += 1;
-        return one.position;
+        return state.position;
       },
     });
   }
+  let turns = 0;
+  const ticking = setInterval(() => turns++, 0);
   const text = await createMetrics(sources({ databases })).text();
-  expect(ours(text).length).toBeGreaterThan(100_000);
+  clearInterval(ticking);
+  expect(ours(text).length).toBeGreaterThan(50_000);
   // Two of the metrics show the position.
-  expect(reads).toBe(20_000);
+  expect(reads).toBe(8000);
+  expect(turns).toBeGreaterThan(0);
+});
+
+test("of very many databases those that changed last are listed", async () => {
+  const text = await createMetrics(sources({ databases: many(20_000) })).text();
+  expect(text).toContain("litefs_db_count 20000");
+  const listed = ours(text).filter((line) => line.startsWith("litefs_db_txid"));
+  expect(listed).toHaveLength(5000);
+  expect(text).toContain('litefs_db_txid{db="tenant-19999.db"}');
+  expect(text).not.toContain('litefs_db_txid{db="tenant-14999.db"}');
+});
+
+test("a scrape leaves nothing behind", async () => {
+  const metrics = createMetrics(sources({ databases: many(5000) }));
+  await metrics.text();
+  const text = await createMetrics(sources({ databases: many(1) })).text();
+  expect(ours(text).some((line) => line.includes("tenant-1.db"))).toBe(false);
+});
+
+test("a name may have any character", async () => {
+  const name = 'a"b\\c\nd';
+  const text = await createMetrics(
+    sources({ databases: new Map([[name, database(name)]]), sentFrames: () => new Map() }),
+  ).text();
+  expect(text).toContain('litefs_db_txid{db="a\\"b\\\\c\\nd"} 42');
 });
 
 test("includes the process itself", async () => {
