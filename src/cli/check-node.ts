@@ -63,6 +63,7 @@ async function checkDatabase(
   const problems: string[] = [];
   const notes: string[] = [];
   let position = ZERO_POSITION;
+  let isWrong = false;
   let log: ReturnType<typeof checkLog> | undefined;
   for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
     const answer = await askCheck(client, name);
@@ -81,10 +82,13 @@ async function checkDatabase(
         `the log ends at ${formatPosition(log.end)} and does not have ${formatPosition(position)}`,
       );
     }
-    if (problems.length === 0) break;
+    // Wrong pages do not become right, and the node has quarantined the database for them by now.
+    isWrong = answer.isWrong;
+    if (problems.length === 0 || isWrong) break;
     await sleep(RETRY_DELAY_MS);
   }
-  if (!isDeleted && position.txid > 0) problems.push(...(await checkExport(client, name)));
+  const canBeExported = !isDeleted && !isWrong && position.txid > 0;
+  if (canBeExported) problems.push(...(await checkExport(client, name)));
   return { ...base, position, transactionCount: log?.transactionCount, problems, notes };
 }
 
@@ -92,21 +96,25 @@ async function checkDatabase(
 async function askCheck(
   client: NodeClient,
   name: string,
-): Promise<{ position: Position; problems: string[] }> {
+): Promise<{ position: Position; problems: string[]; isWrong: boolean }> {
   for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
     const answer = await askJson(client, "/check", { name });
     const position = parsePosition(textOf(answer["position"])) ?? ZERO_POSITION;
     switch (answer["result"]) {
       case "ok":
-        return { position, problems: [] };
+        return { position, problems: [], isWrong: false };
       case "mismatch": {
         const problem =
           `the pages have checksum ${textOf(answer["computed"])}, ` +
           `the position is ${formatPosition(position)}`;
-        return { position, problems: [problem] };
+        return { position, problems: [problem], isWrong: true };
       }
       case "failed":
-        return { position, problems: [`cannot be read: ${textOf(answer["reason"])}`] };
+        return {
+          position,
+          problems: [`cannot be read: ${textOf(answer["reason"])}`],
+          isWrong: true,
+        };
       default:
         await sleep(RETRY_DELAY_MS);
     }
@@ -114,6 +122,7 @@ async function askCheck(
   return {
     position: ZERO_POSITION,
     problems: ["was replaced again and again while being checked"],
+    isWrong: false,
   };
 }
 

@@ -43,7 +43,7 @@ export const exportCommand: Command = async (args, context) => {
 };
 
 /** A node has no other way to report a failure half way than to end the body early. */
-function checkComplete(file: string): void {
+export function checkComplete(file: string): void {
   const content = fs.openSync(file, "r");
   try {
     const { size } = fs.fstatSync(content);

@@ -63,7 +63,7 @@ export class NodeClient {
   }
 
   /** Resolves to the body of a 200; anything else is a LitefsError with the words of the node. */
-  async request(request: NodeRequest): Promise<Readable> {
+  async request(request: NodeRequest): Promise<http.IncomingMessage> {
     const response = await this.#send(request);
     if (response.statusCode === 200) return response;
     const text = (await readText(response)).trim().replaceAll(/\s+/g, " ");

@@ -11,6 +11,8 @@ import { LagTracker } from "../cluster/replication/lag.ts";
 import { StreamClient } from "../cluster/replication/stream-client.ts";
 import { StreamServer } from "../cluster/replication/stream-server.ts";
 import type { Config } from "../config/config.ts";
+import { Scrubber } from "../filesystem/scrubber.ts";
+import { leaveCleanMark, takeCleanMark } from "./clean-mark.ts";
 import { MountClient } from "../filesystem/mount-client.ts";
 import { mountFuse, unmountStale } from "../fuse/mount.ts";
 import type { FuseMount } from "../fuse/mount.ts";
@@ -57,6 +59,7 @@ class Node {
   readonly #fatal = Promise.withResolvers<number>();
   readonly #stopRequested = Promise.withResolvers<void>();
   readonly #timers: NodeJS.Timeout[] = [];
+  readonly #verification = new AbortController();
   #claim: DataDirectoryClaim | undefined;
   #engine: MountClient | undefined;
   #mount: FuseMount | undefined;
@@ -125,6 +128,7 @@ class Node {
     const config = this.#config;
     const logger = this.#logger;
     this.#claim = await claimDataDirectory(config.data.dir);
+    const wasClean = takeCleanMark(config.data.dir);
     const clusterId = ClusterIdStore.open(config.data.dir);
     if (!this.#options.skipUnmount && (await unmountStale(config.fuse.dir))) {
       logger.info("unmounted what a predecessor left", { dir: config.fuse.dir });
@@ -167,6 +171,7 @@ class Node {
       this.#fatal.resolve(EXIT_FAILURE);
     });
     this.#cluster = parts.cluster;
+    this.#verifyInBackground(engine, wasClean);
     if (config.skipSync) return;
     logger.info("waiting to connect to cluster");
     await parts.cluster.ready;
@@ -342,6 +347,27 @@ class Node {
     );
   }
 
+  #verifyInBackground(engine: MountClient, wasClean: boolean): void {
+    const { verify, verifyIntervalMs, verifyRateMegabytes } = this.#config.data;
+    const logger = this.#logger;
+    const { signal } = this.#verification;
+    const bytesPerSecond = Math.max(1, verifyRateMegabytes) * 1024 * 1024;
+    const scrubber = new Scrubber({ engine, clock: systemClock, log: logger, bytesPerSecond });
+    const isDue = verify === "start" || (verify === "unclean" && !wasClean);
+    const run = async (): Promise<void> => {
+      if (isDue && engine.databases.size > 0) await scrubber.run(signal);
+      if (verifyIntervalMs <= 0) return;
+      while (!signal.aborted) {
+        await systemClock.sleep(verifyIntervalMs, signal);
+        await scrubber.run(signal);
+      }
+    };
+    run().catch((error: unknown) => {
+      if (signal.aborted) return;
+      logger.error("cannot verify databases", { error: errorText(error) });
+    });
+  }
+
   /** A disk that was full may have space again; nobody should have to restart the node for that. */
   #retryQuarantined(engine: MountClient): void {
     const isAny = [...engine.databases.values()].some(({ status }) => status === "quarantined");
@@ -384,6 +410,7 @@ class Node {
   /** The lease goes first, so that another node can take over while the rest is tidied up. */
   async #stop(): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer);
+    this.#verification.abort();
     const mount = this.#mount;
     this.#mount = undefined;
     if (this.#engine?.isDead === true)
@@ -407,7 +434,14 @@ class Node {
           await mount.close();
         });
       }
+      const isInOrder = !engine.isDead;
       await this.#attempt("stop the mount thread", async () => await engine.close());
+      if (isInOrder) {
+        await this.#attempt("note the orderly stop", () => {
+          leaveCleanMark(this.#config.data.dir);
+          return Promise.resolve();
+        });
+      }
     }
     await this.#attempt("release the data directory", async () => await this.#claim?.release());
   }

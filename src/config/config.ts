@@ -30,6 +30,9 @@ export interface DataConfig {
   readonly compress: boolean;
   readonly retentionMs: number;
   readonly retentionMonitorIntervalMs: number;
+  readonly verify: "unclean" | "start" | "never";
+  readonly verifyIntervalMs: number;
+  readonly verifyRateMegabytes: number;
   readonly keptCopies: number;
   readonly keptCopiesMaxSizeMegabytes: number;
 }

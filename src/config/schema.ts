@@ -71,6 +71,27 @@ const data: readonly Option[] = [
     meaning: "How often old transaction files are looked for; 0 keeps them all.",
   },
   {
+    key: "data.verify",
+    kind: "choice",
+    choices: ["unclean", "start", "never"],
+    default: "unclean",
+    meaning:
+      "When all databases are read and verified in the background: after a start that follows no orderly stop, after each start, or never; not in LiteFS.",
+  },
+  {
+    key: "data.verify-interval",
+    kind: "duration",
+    default: "0",
+    meaning: "How often they are verified besides; 0 means not at all; not in LiteFS.",
+  },
+  {
+    key: "data.verify-rate",
+    kind: "integer",
+    unit: "Megabytes",
+    default: 16,
+    meaning: "How many megabytes per second that may read at most; not in LiteFS.",
+  },
+  {
     key: "data.kept-copies",
     kind: "integer",
     default: 4,

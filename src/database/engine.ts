@@ -62,6 +62,8 @@ export interface DatabaseState {
   readonly status: DatabaseStatus;
   /** Why it is quarantined, in one line; empty otherwise. */
   readonly reason: string;
+  /** Quarantined only because the disk has failed: it is opened again every few seconds. */
+  readonly isDiskFailure: boolean;
   readonly position: Position;
   /** Bytes per page; 0 while unknown. */
   readonly pageSize: number;
@@ -131,6 +133,11 @@ export type VerifyResult =
   | { readonly kind: "mismatch"; readonly position: Position; readonly computed: bigint }
   | { readonly kind: "changed" }
   | { readonly kind: "failed"; readonly reason: string };
+
+/** Some pages of a database were read and compared with what is known of them. */
+export type ScrubStep =
+  | { readonly kind: "more" | "done"; readonly bytes: number }
+  | { readonly kind: "damaged"; readonly reason: string };
 
 export interface NodeRole {
   readonly isPrimary: boolean;

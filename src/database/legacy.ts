@@ -158,6 +158,9 @@ function adoptPlainDatabase(db: Database): void {
   file.sync();
   db.files.remove("wal");
   const timestampMs = db.host.nowMs();
+  db.host.logger.info("a database file without a log is taken over, its history begins here", {
+    db: db.name,
+  });
   db.log.appendBase(
     { txid: 1, ...sum },
     { pageSize: header.pageSize, pageCount, timestampMs, durableTxid: 1 },

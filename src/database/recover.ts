@@ -259,7 +259,7 @@ function checkHeader(db: Database, file: OpenFile): void {
 }
 
 /** Returns how many transactions of a segment were applied. */
-function applySegment(db: Database, name: string, file: OpenFile, after: number): number {
+export function applySegment(db: Database, name: string, file: OpenFile, after: number): number {
   let applied = 0;
   eachRecord(db, name, (record, pageCount, segment, payload, pageSize) => {
     if (record.kind === RECORD_KIND.base && record.txid > after) {
@@ -274,7 +274,7 @@ function applySegment(db: Database, name: string, file: OpenFile, after: number)
 }
 
 /** Visits the records of a segment with the size in pages that the database has after each. */
-function eachRecord(
+export function eachRecord(
   db: Database,
   name: string,
   visit: (

@@ -3,6 +3,8 @@ import { assert, assertNever } from "../lib/assert.ts";
 import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { monotonicMs } from "../lib/monotonic.ts";
+import { formatChecksum, formatPosition } from "../lib/position.ts";
+import { remedyFor } from "../database/remedy.ts";
 import { DatabaseChecksum } from "../ltx/database-checksum.ts";
 import { Crc64, halvesToBigint, pageChecksum } from "../ltx/crc64.ts";
 import type { FileSystemStatistics } from "../fuse/replies.ts";
@@ -10,12 +12,13 @@ import { applyTransactions } from "../database/apply.ts";
 import { CHECKPOINT_FRAMES, checkpointLocalWal } from "../database/checkpoint.ts";
 import type { Database } from "../database/database.ts";
 import type { DatabaseFiles } from "../database/database-files.ts";
-import type { NodePhase, VerifyResult } from "../database/engine.ts";
+import type { NodePhase, ScrubStep, VerifyResult } from "../database/engine.ts";
 import type { WriteEvent } from "../database/write-engine.ts";
 import { FilePool } from "../database/file-pool.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { Files } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
+import { Scrub } from "../database/scrub.ts";
 import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import { openDatabase, reopenDatabase } from "../database/recover.ts";
@@ -70,6 +73,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   /** Of all databases together, so that their number does not matter. */
   readonly #files: Files = new FilePool(nodeFiles);
   readonly #snapshots = new Map<number, Snapshot>();
+  readonly #scrubs = new Map<string, Scrub>();
   readonly #changed = new Set<string>();
   readonly #soon: (() => void)[] = [];
   #nextSnapshot = 1;
@@ -298,6 +302,9 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         this.#enforceRetention(request.olderThanMs);
         this.#reply(request.id, undefined);
         return;
+      case "scrub":
+        this.#reply(request.id, this.#scrub(request));
+        return;
       case "retry-quarantined":
         this.#retryQuarantined();
         this.#reply(request.id, undefined);
@@ -441,8 +448,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     const step = (): void => {
       try {
         const next = job.next();
-        if (next.done === true) this.#reply(id, next.value);
-        else next.value(step);
+        if (next.done === true) {
+          if (next.value.kind === "mismatch") condemnMismatch(entry.db, next.value);
+          this.#reply(id, next.value);
+        } else next.value(step);
       } catch (error) {
         if (errorCode(error) === "SNAPSHOT_ABANDONED") this.#reply(id, { kind: "changed" });
         else this.#fail(id, error);
@@ -461,6 +470,22 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     }
   }
 
+  #scrub({ database, isFirst, maxBytes }: Extract<MountRequest, { type: "scrub" }>): ScrubStep {
+    const entry = this.fileSystem.entries.get(database);
+    if (entry === undefined) return { kind: "done", bytes: 0 };
+    let scrub = isFirst ? undefined : this.#scrubs.get(database);
+    if (scrub === undefined) {
+      scrub = new Scrub(entry.db);
+      this.#scrubs.set(database, scrub);
+    }
+    const step = scrub.step(maxBytes);
+    if (step.kind !== "more") {
+      this.#scrubs.delete(database);
+      this.#releaseFiles(entry);
+    }
+    return step;
+  }
+
   #enforceRetention(olderThanMs: number): void {
     for (const { db } of this.fileSystem.entries.values()) {
       try {
@@ -474,6 +499,15 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       }
     }
   }
+}
+
+/** Whoever asked is told in full; from now on nobody is served what is known to be wrong. */
+function condemnMismatch(db: Database, result: Extract<VerifyResult, { kind: "mismatch" }>): void {
+  db.condemn(
+    `the pages of ${db.files.pathOf("database")} have checksum ` +
+      `${formatChecksum(result.computed)}, its position is ${formatPosition(result.position)}; ` +
+      remedyFor(db.name),
+  );
 }
 
 function isDirectory(file: string): boolean {
@@ -515,6 +549,7 @@ function updateOf({ db }: DatabaseEntry): DatabaseUpdate {
     name: db.name,
     status: db.status,
     reason: db.reason,
+    isDiskFailure: db.status === "quarantined" && db.quarantineCause === "disk",
     position: db.position,
     pageSize: db.store.pageSize,
     pageCount: db.store.pageCount,

@@ -206,7 +206,9 @@ export class LitefsFileSystem implements FuseHandler {
       this.#replies.replyAttr(uniqueLo, uniqueHi, rootAttributes(), FOREVER_MS);
     } else if (node === undefined) this.#replies.replyError(uniqueLo, uniqueHi, errno.ESTALE);
     else if (node.type === "plain") this.#plainRequests.getattr(request, node);
-    else this.#replyAttributes(request, node);
+    else if (node.type === "file" && isGivenUp(node)) {
+      this.#replies.replyError(uniqueLo, uniqueHi, errno.EIO);
+    } else this.#replyAttributes(request, node);
   }
 
   setattr(request: FuseRequest, valid: number, fields: SetattrFields): void {
@@ -582,4 +584,9 @@ export class LitefsFileSystem implements FuseHandler {
     else this.#replies.replyError(uniqueLo, uniqueHi, ERRNO[outcome]);
     this.#host.afterReply();
   }
+}
+
+/** Its file has been moved away: a size of nothing would let SQLite read an empty database. */
+function isGivenUp({ files, kind, entry }: FileNode): boolean {
+  return files.isRevoked && files !== entry.db.files && kind !== "shm";
 }

@@ -7,7 +7,13 @@ import type {
   WriteEvent,
 } from "../database/write-engine.ts";
 import type { Position } from "../lib/position.ts";
-import type { ApplyResult, DatabaseState, NodePhase, VerifyResult } from "../database/engine.ts";
+import type {
+  ApplyResult,
+  DatabaseState,
+  NodePhase,
+  ScrubStep,
+  VerifyResult,
+} from "../database/engine.ts";
 
 /** What the mount thread is started with. */
 export interface MountThreadData {
@@ -56,6 +62,13 @@ export type MountRequest =
   | { readonly type: "resume-writes"; readonly id: number }
   | { readonly type: "enforce-retention"; readonly id: number; readonly olderThanMs: number }
   | { readonly type: "retry-quarantined"; readonly id: number }
+  | {
+      readonly type: "scrub";
+      readonly id: number;
+      readonly database: string;
+      readonly isFirst: boolean;
+      readonly maxBytes: number;
+    }
   | WriteRequest;
 
 /** The calls of a WriteEngine. */
@@ -113,6 +126,7 @@ export interface SnapshotPagesMessage {
 export type MountResult =
   | ApplyResult
   | VerifyResult
+  | ScrubStep
   | SnapshotInfo
   | SnapshotPagesMessage
   | LoanResult

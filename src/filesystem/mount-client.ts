@@ -7,6 +7,7 @@ import type {
   Engine,
   LogRead,
   NodeRole,
+  ScrubStep,
   SnapshotReader,
   VerifyResult,
 } from "../database/engine.ts";
@@ -286,6 +287,11 @@ export class MountClient implements Engine, WriteEngine {
 
   async resumeWrites(): Promise<void> {
     await this.#call({ type: "resume-writes" });
+  }
+
+  /** Reads the next pages of a database, from its beginning if `isFirst`, and compares them. */
+  async scrub(database: string, isFirst: boolean, maxBytes: number): Promise<ScrubStep> {
+    return (await this.#call({ type: "scrub", database, isFirst, maxBytes })) as ScrubStep;
   }
 
   /** Opens those quarantined databases again that only the disk has failed. */

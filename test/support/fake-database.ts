@@ -40,6 +40,7 @@ export class FakeDatabase {
   timestampMs = 0;
   status: DatabaseStatus = "ok";
   reason = "";
+  isDiskFailure = false;
   commits = 0;
 
   constructor(name: string) {
@@ -61,7 +62,9 @@ export class FakeDatabase {
       heals: 0,
       divergedHistories: 0,
     };
-    return { name, status, reason, position, pageSize, pageCount, timestampMs, counters };
+    const { isDiskFailure } = this;
+    const about = { name, status, reason, isDiskFailure };
+    return { ...about, position, pageSize, pageCount, timestampMs, counters };
   }
 
   /** Undefined when applied, otherwise why it cannot be. */

@@ -5,6 +5,7 @@ import type { Logger } from "../../lib/log.ts";
 import { encodePositionMap } from "../../wire/position-map.ts";
 import type { ClusterIdStore } from "../cluster-id.ts";
 import type { LagTracker } from "./lag.ts";
+import { HealingDelays } from "./quarantine-healer.ts";
 import { SnapshotNeeds } from "./snapshot-needs.ts";
 import { StreamReception } from "./stream-reception.ts";
 import type { StreamEnd } from "./stream-reception.ts";
@@ -45,6 +46,7 @@ const MAX_REFUSAL_BYTES = 512;
 export class StreamClient {
   readonly #options: StreamClientOptions;
   readonly #needs = new SnapshotNeeds();
+  readonly #healingDelays = new HealingDelays();
 
   constructor(options: StreamClientOptions) {
     this.#options = options;
@@ -72,6 +74,7 @@ export class StreamClient {
         connection,
         observer: this.#joining(observer, connection.clusterId),
         needs: this.#needs,
+        healingDelays: this.#healingDelays,
         signal,
         leave,
       };

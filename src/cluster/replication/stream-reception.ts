@@ -6,6 +6,8 @@ import { StreamParser } from "../../wire/stream-parser.ts";
 import { ApplyQueue } from "./apply-queue.ts";
 import type { Item } from "./apply-queue.ts";
 import { LtxReceiver } from "./ltx-receiver.ts";
+import { QuarantineHealer } from "./quarantine-healer.ts";
+import type { HealingDelays } from "./quarantine-healer.ts";
 import type { SnapshotNeeds } from "./snapshot-needs.ts";
 import type { StreamClientOptions, StreamObserver } from "./stream-client.ts";
 import type { OpenedStream } from "./stream-transport.ts";
@@ -24,6 +26,7 @@ export interface ReceptionParts {
   readonly connection: OpenedStream;
   readonly observer: StreamObserver;
   readonly needs: SnapshotNeeds;
+  readonly healingDelays: HealingDelays;
   readonly signal: AbortSignal;
   /** Ends the stream as if the connection had: what has arrived is applied first. */
   readonly leave: AbortSignal;
@@ -42,6 +45,7 @@ export class StreamReception {
   readonly #signal: AbortSignal;
   readonly #leave: AbortSignal;
   readonly #queue: ApplyQueue;
+  readonly #healer: QuarantineHealer;
   readonly #parser = new StreamParser();
   readonly #spooled = new Set<string>();
   #receiver: LtxReceiver | undefined;
@@ -66,12 +70,23 @@ export class StreamReception {
       onApplied: (database, item) => this.#applied(database, item),
       onQuarantined: (database, reason) => {
         options.log.error("database is quarantined", { db: database, reason });
+        this.#healer.quarantined(database);
       },
       onMismatch: (database, result) => {
         needs.mismatch(database, result.position);
         this.#fail(mismatchError(database, result.reason));
       },
       onError: (database, error) => this.#fail(applyError(database, error)),
+    });
+    const { engine, clock, log, filter } = options;
+    this.#healer = new QuarantineHealer({
+      engine,
+      clock,
+      log,
+      filter,
+      delays: parts.healingDelays,
+      isDiscarding: (database) => this.#queue.isDiscarding(database),
+      reconnect: (database) => this.#fail(healingError(database)),
     });
   }
 
@@ -103,6 +118,7 @@ export class StreamReception {
     } finally {
       this.#signal.removeEventListener("abort", onAbort);
       this.#stopApplying();
+      this.#healer.close();
       watch.abort();
       await watching;
       await this.#queue.close();
@@ -222,6 +238,7 @@ export class StreamReception {
     const { clock, lag } = this.#options;
     if (item.kind === "file") this.#spooled.delete(item.path);
     this.#needs.applied(database);
+    this.#healer.applied(database);
     lag.primaryTimestamp(item.info.timestampMs);
     this.#observer.onApplied(database, Math.max(0, clock.nowMs() - item.info.timestampMs));
   }
@@ -275,6 +292,13 @@ function mismatchError(database: string, reason: string): LitefsError {
   return new LitefsError(
     "REPLICA_MISMATCH",
     `${database} cannot continue from the primary's transactions: ${reason}; reconnecting`,
+  );
+}
+
+function healingError(database: string): LitefsError {
+  return new LitefsError(
+    "REPLICA_QUARANTINED",
+    `${database} is quarantined here; reconnecting for a new copy of it`,
   );
 }
 

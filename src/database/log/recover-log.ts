@@ -140,6 +140,9 @@ function recoverTail(
   const boot = lastBoot(files, directory);
   let tornBytes = 0;
   if (endOffset < sizeBytes) {
+    if (boot === "this" && isDamagedEnd(file, endOffset, sizeBytes)) {
+      throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
+    }
     if (hasRecordBehind(file, endOffset, sizeBytes)) {
       if (boot === "this") {
         throw damaged(directory, segment.name, `the record at offset ${endOffset} is unreadable`);
@@ -151,6 +154,21 @@ function recoverTail(
     file.sync();
   }
   return { segments, ...scan, boot, tornBytes };
+}
+
+/**
+ * While the machine stayed up, every write is there as far as it came: one that a kill has cut short
+ * lacks its end, or, if it was to be a long one, has zeros where its header goes last. Anything else
+ * was once complete, and somebody may have been told so.
+ */
+function isDamagedEnd(file: OpenFile, offset: number, sizeBytes: number): boolean {
+  const bytes = new Uint8Array(RECORD_HEADER_SIZE);
+  if (file.readAt(bytes, 0, bytes.length, offset) < bytes.length) return false;
+  const header = decodeRecordHeader(bytes, 0);
+  if (header === undefined) return bytes.some((byte) => byte !== 0);
+  const isComplete = offset + RECORD_HEADER_SIZE + header.payloadLength <= sizeBytes;
+  // A complete record that does not continue the others is what an earlier append has left.
+  return isComplete && readRecord(file, offset, sizeBytes) === undefined;
 }
 
 /** What a chain of records leads to. */

@@ -2,6 +2,7 @@ import { Readable } from "node:stream";
 import type { FastifyInstance } from "fastify";
 import type { SnapshotReader } from "../../database/engine.ts";
 import { errorText } from "../../lib/errors.ts";
+import { formatPosition } from "../../lib/position.ts";
 import type { NodeApi } from "../node-api.ts";
 import { queryParameter, sendText } from "../replies.ts";
 
@@ -27,7 +28,10 @@ export function registerExport(app: FastifyInstance, node: NodeApi): void {
     body.once("error", (error) => {
       node.log.error("export failed", { db: name, error: errorText(error) });
     });
-    return reply.header("content-type", "application/octet-stream").send(body);
+    return reply
+      .header("content-type", "application/octet-stream")
+      .header("litefs-position", formatPosition(reader.position))
+      .send(body);
   });
 }
 

@@ -90,6 +90,7 @@ test("the help texts", () => {
       demote   let another node be the primary
       diverged list or export transactions that only this node had
       check    prove that databases are intact
+      repair   mend a damaged database of a node that does not run
       version  print the version
       help     print this text, or that of a command: litefs help mount
 
@@ -225,6 +226,27 @@ test("the help texts", () => {
       -name NAME         only this database
       -history HISTORY   the history to export, as LTX files into the directory PATH
       -json              print JSON
+
+    ----
+    Mends a damaged database in the data directory of a node that does not run. A replica needs
+    no repair: it fetches a new copy by itself. Nothing is deleted: what is replaced is kept in
+    dbs/NAME/quarantine/. Without -accept and -from the database is rebuilt from its own log, if that
+    has all that is damaged. Exits with 1 if the database is not mended.
+
+    Usage:
+
+      litefs repair [flags]
+
+    Flags:
+
+      -name NAME       the database (required)
+      -config PATH     take the data directory from a configuration file
+      -data-dir PATH   the data directory (default: that of the configuration file)
+      -from URL        take the database from another node, which may be a replica
+      -accept          take what SQLite finds in the database file and its WAL for the truth, and
+                       begin a new log; replicas get it as a snapshot
+      -force           accept it although SQLite's integrity check finds problems
+      -dry-run         tell what would be done, in a working copy that is removed again
 
     ----
     Prints the version.

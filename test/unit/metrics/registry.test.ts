@@ -10,6 +10,7 @@ function database(name: string, changes: Partial<DatabaseState> = {}): DatabaseS
     name,
     status: "ok",
     reason: "",
+    isDiskFailure: false,
     position: { txid: 42, checksum: 1n },
     pageSize: 4096,
     pageCount: 3,

@@ -359,6 +359,7 @@ export class FakeDisk implements Files {
 
   open(file: string, options: { create?: boolean; readOnly?: boolean } = {}): OpenFile | undefined {
     let inode = this.#inode(file);
+    if (this.isDirectory(file)) throw systemError("EISDIR", `open ${file}`);
     if (inode === undefined) {
       this.#begin("open", file);
       if (options.create !== true) return undefined;
@@ -461,6 +462,7 @@ export class FakeDisk implements Files {
 
   remove(file: string): void {
     this.#begin("remove", file);
+    if (this.isDirectory(file)) throw systemError("EISDIR", `remove ${file}`);
     if (this.#inode(file) === undefined) return;
     this.#parent(file).change({ set: [[path.basename(file), undefined]] });
   }
