@@ -354,19 +354,30 @@ export class Cluster {
     for (const node of this.nodes) for (const at of node.databases.values()) at.unblock();
     for (const database of this.setup.databases) this.app(database, random);
     for (const stream of this.streams) {
-      if (stream.replica === this.primary) continue;
-      stream.disconnect(false);
-      for (let round = 0; ; round++) {
-        const sent = this.send(stream, random);
-        while (stream.pending > 0) {
-          this.deliver(stream);
-          stream.replica.databases.get(stream.name)?.unblock();
-        }
-        if (sent === "up to date" || sent === "no database" || sent === "nothing to send") break;
-        if (round > 200) throw new Violation(`${stream.replica.name} never catches up: ${sent}`);
-      }
+      if (stream.replica !== this.primary) this.#catchUp(stream, random);
     }
     this.#checkSame();
+  }
+
+  /** One replica comes to hold what the primary holds now, as before a handoff. */
+  catchUp(node: SimNode, random: Random): void {
+    if (!this.primary.isUp || !node.isUp || node === this.primary) return;
+    for (const database of this.setup.databases) this.app(database, random);
+    for (const at of node.databases.values()) at.unblock();
+    for (const stream of this.streams) if (stream.replica === node) this.#catchUp(stream, random);
+  }
+
+  #catchUp(stream: SimStream, random: Random): void {
+    stream.disconnect(false);
+    for (let round = 0; ; round++) {
+      const sent = this.send(stream, random);
+      while (stream.pending > 0) {
+        this.deliver(stream);
+        stream.replica.databases.get(stream.name)?.unblock();
+      }
+      if (sent === "up to date" || sent === "no database" || sent === "nothing to send") return;
+      if (round > 200) throw new Violation(`${stream.replica.name} never catches up: ${sent}`);
+    }
   }
 
   #checkSame(): void {

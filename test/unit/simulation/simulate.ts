@@ -224,6 +224,11 @@ class Run {
       this.#doing += ` sent: ${cluster.send(stream, random)}`;
     }
     if (random.chance(0.7)) this.#doing += ` applied: ${cluster.deliver(stream)}`;
+    const at = stream.replica.databases.get(stream.name);
+    if (stream.replica.isUp && at !== undefined && random.chance(0.15)) {
+      this.#doing += "; checkpoint";
+      cluster.checkpoint(stream.replica, at);
+    }
     return this.#doing;
   }
 
@@ -310,6 +315,7 @@ class Run {
     if (candidates.length === 0) return "nobody else can be the primary";
     const next = pick(random, candidates);
     this.#doing = `${next.name} becomes the primary`;
+    if (random.chance(0.5)) cluster.catchUp(next, random);
     const database = pick(random, cluster.setup.databases);
     const app = random.chance(0.6) ? cluster.app(database, random) : undefined;
     if (app !== undefined) {
