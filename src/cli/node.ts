@@ -151,6 +151,14 @@ class Node {
     });
     this.#engine = engine;
     await engine.open();
+    if (config.lease.type === "consul") {
+      const { consul, hostname, advertiseUrl } = config.lease;
+      // The line of LiteFS. The URL may hold a token.
+      const url = consul.url.replace(/\/\/[^@/]*@/, "//");
+      logger.info(
+        `initializing consul: key=${consul.key} url=${url} hostname=${hostname} advertise-url=${advertiseUrl}`,
+      );
+    }
     const lease = await createLeaseProvider(config.lease, this.#options.env, systemClock);
     const parts = this.#compose(engine, clusterId, lease);
     this.#http = await HttpServer.start(parts.http);

@@ -140,6 +140,15 @@ export class Database implements WalCaptureOwner {
     return !this.host.isPrimary() || this.host.mayCommit();
   }
 
+  /** At a commit point: it is refused, so that SQLite rolls back. */
+  refusesUncovered(): boolean {
+    if (this.isCovered) return false;
+    this.host.logger.warn("refused a commit, the lease has not been renewed in time", {
+      db: this.name,
+    });
+    return true;
+  }
+
   /** Told once, after an operation was answered with "later". */
   whenDecided(then: (outcome: FinalOutcome) => void): void {
     this.#forwarding.whenDecided(then);
@@ -385,7 +394,7 @@ export class Database implements WalCaptureOwner {
   }
 
   commitWal(open: OpenTransaction, header: WalHeader, pageCount: number): Outcome {
-    if (!this.isWritable || !this.isCovered) return "read-only";
+    if (!this.isWritable || this.refusesUncovered()) return "read-only";
     if (header.pageSize !== this.store.pageSize) return "io";
     const range: WalRange = {
       offsetBytes: frameOffset(open.firstFrame, header.pageSize),

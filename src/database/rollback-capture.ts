@@ -310,7 +310,7 @@ export class RollbackCapture {
       host.logger.error("refused a commit", { db: name, reason: errorText(header) });
       return "io";
     }
-    if (!this.#db.isWritable || !this.#db.isCovered) return "read-only";
+    if (!this.#db.isWritable || this.#db.refusesUncovered()) return "read-only";
     const pageCount = databasePageCount(header, sizeBytes);
     const changesPageSize = header.pageSize !== store.pageSize && store.pageCount > 0;
     const isWhole = dirty.isWhole || changesPageSize || this.#hasLargeHole(pageCount);
