@@ -74,6 +74,8 @@ export function openDatabase(
   } catch (error) {
     quarantineBy(database, error);
   }
+  // Nobody has it open yet, and there may be thousands.
+  database.rest();
   return database;
 }
 

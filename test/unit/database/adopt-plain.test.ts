@@ -5,7 +5,8 @@ import Database from "better-sqlite3";
 import { expect, onTestFinished, test } from "vitest";
 import { nodeFiles } from "../../../src/database/files.ts";
 import { openDatabase } from "../../../src/database/recover.ts";
-import { checkConsistent, FakeHost } from "./support/harness.ts";
+import { FakeDisk } from "./support/fake-disk.ts";
+import { checkConsistent, DIRECTORY, FakeHost, open } from "./support/harness.ts";
 
 test("a SQLite file put into the data directory opens at TXID 1, and again after that", () => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-adopt-"));
@@ -42,5 +43,18 @@ test.each([
     expect(fs.statSync(file).size).toBeGreaterThanOrEqual(sizeBytes);
     checkConsistent(db);
     db.close();
+  }
+});
+
+test("a database that was opened and not used holds no file open", () => {
+  const content = fs.readFileSync(
+    path.join(import.meta.dirname, "../../fixtures/litefs-0.5.14/raw-4096/export.db"),
+  );
+  let disk = new FakeDisk();
+  disk.put(`${DIRECTORY}/database`, content);
+  for (let start = 0; start < 3; start++) {
+    const db = open(disk);
+    expect({ status: db.status, handles: disk.openHandles }).toEqual({ status: "ok", handles: 0 });
+    disk = disk.kill();
   }
 });
