@@ -60,6 +60,8 @@ export function inspect(db: Database.Database): string | undefined {
 
 /** Errors that an application must expect when its node, or its writer, is killed or busy. */
 export function isExpected(error: unknown): boolean {
+  // What better-sqlite3 says of a mount whose node was killed.
+  if (String(error).includes("the directory does not exist")) return true;
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   return /^SQLITE_(?:BUSY|IOERR|CANTOPEN|READONLY|LOCKED|SCHEMA)|^(?:ENOTCONN|ECONNABORTED|EIO|ENOENT|EACCES)$/.test(
     code,
