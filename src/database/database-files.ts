@@ -27,6 +27,8 @@ export class DatabaseFiles {
    * this one: when it was killed, what it had not synced stayed visible and is lost all the same.
    */
   #namesChanged = true;
+  /** The application has asked for a sync of the database file that was put off. */
+  #owesDatabaseSync = false;
   /** What is read here cannot be trusted any more: whoever has a file open gets an error. */
   isRevoked = false;
   /** The database file, or the names, could not be synced: any page written since may be lost. */
@@ -116,6 +118,15 @@ export class DatabaseFiles {
     this.#namesChanged = false;
   }
 
+  /** The caller knows where else the bytes are that a power cut could take. */
+  putOffDatabaseSync(): void {
+    this.#owesDatabaseSync = true;
+  }
+
+  get owesDatabaseSync(): boolean {
+    return this.#owesDatabaseSync;
+  }
+
   /** The database file, and that it exists, survive a power cut when this returns. */
   syncDatabase(): void {
     const file = this.get("database");
@@ -125,6 +136,7 @@ export class DatabaseFiles {
       this.onSyncFailed(error);
       throw error;
     }
+    this.#owesDatabaseSync = false;
     this.syncNames();
   }
 

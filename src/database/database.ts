@@ -114,6 +114,8 @@ export class Database implements WalCaptureOwner {
 
   /** Nobody has it open: gives back descriptors and memory. Everything comes back when needed. */
   rest(): void {
+    // An error of the disk is told to descriptors that are open.
+    this.#syncWhatWasPutOff();
     this.files.closeAll();
     this.log.release();
     this.store.rest();
@@ -277,10 +279,7 @@ export class Database implements WalCaptureOwner {
       file.sync();
       this.files.syncNames();
       this.#rollback.journalSynced();
-    } else {
-      this.files.syncDatabase();
-      this.#rollback.databaseSynced();
-    }
+    } else this.#rollback.syncDatabase();
     return "ok";
   }
 
@@ -531,5 +530,17 @@ export class Database implements WalCaptureOwner {
   close(): void {
     this.log.close();
     this.files.closeAll();
+  }
+
+  #syncWhatWasPutOff(): void {
+    if (!this.files.owesDatabaseSync || this.status === "quarantined") return;
+    try {
+      this.files.syncDatabase();
+      // The journal may survive a power cut and undo the newest transaction; those before are safe.
+      this.log.noteDurable(this.log.txid - 1, "worthwhile");
+    } catch (error) {
+      // The files have told of it themselves, and nobody waits for an answer here.
+      this.host.logger.error("cannot sync a database", { db: this.name, error: errorText(error) });
+    }
   }
 }

@@ -20,7 +20,7 @@ export class DirtyPages implements ChangedPages {
    * changed can only be found by reading everything.
    */
   isWhole = false;
-  /** The application has synced the database file since the last write. */
+  /** The application has asked for a sync of the database file since the last write. */
   synced = false;
 
   #order: number[] = [];

@@ -117,7 +117,12 @@ export const nodeFiles: Files = {
     fs.renameSync(from, to);
   },
   remove(file) {
-    fs.rmSync(file, { force: true, recursive: false });
+    // rmSync looks at it twice before.
+    try {
+      fs.unlinkSync(file);
+    } catch (error) {
+      if (errorCode(error) !== "ENOENT") throw error;
+    }
   },
   removeDirectory(directory) {
     fs.rmSync(directory, { force: true, recursive: true });

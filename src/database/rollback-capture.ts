@@ -7,6 +7,7 @@ import {
   isZeroHeader,
   JOURNAL_HEADER_SIZE,
   JOURNAL_RECORDS_TO_END,
+  readSuperJournalName,
 } from "../sqlite/journal.ts";
 import { adoptPages, appendCommit, NO_WAL_RANGE } from "./commit.ts";
 import type { Commit } from "./commit.ts";
@@ -216,13 +217,36 @@ export class RollbackCapture {
     return "ok";
   }
 
-  /** The application has synced the database file. */
-  databaseSynced(): void {
-    const { log, store } = this.#db;
+  /** The application syncs the database file. */
+  syncDatabase(): void {
+    const { files, log, store } = this.#db;
+    if (this.#canPutOffSync()) {
+      files.putOffDatabaseSync();
+      this.#dirty.synced = true;
+      return;
+    }
+    files.syncDatabase();
     if (!this.#dirty.isEmpty) this.#dirty.synced = true;
     else if (store.frames.count > 0 && store.frames.unwritten.size === 0) {
       log.noteDurable(log.txid, "worthwhile");
     }
+  }
+
+  /**
+   * Whether the sync before a commit can wait. The log is synced with the commit and has every page
+   * that the transaction wrote, which recovery puts into the file again. If it becomes a rollback
+   * the log has none of them: then the file is synced before the journal ends.
+   *
+   * Not in a transaction over several databases, which their super-journal commits before the logs:
+   * there recovery takes the file as it is.
+   */
+  #canPutOffSync(): boolean {
+    const { files, log, store } = this.#db;
+    if (!this.#journalHot || !this.#journalSynced || this.#loose) return false;
+    if (this.#dirty.isEmpty || this.#dirty.isWhole || store.pageCount === 0) return false;
+    if (log.isLoose || log.needsDurable) return false;
+    const journal = files.get("journal");
+    return journal !== undefined && readSuperJournalName(journal, journal.size()) === undefined;
   }
 
   // The rollback journal.
@@ -384,8 +408,9 @@ export class RollbackCapture {
     const mark = log.mark();
     const changed = appendCommit(store, log, this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE));
     if (!changed) {
+      // What was written and taken back is in no log.
+      files.syncDatabase();
       if (log.isLoose) {
-        files.syncDatabase();
         log.sync();
         log.noteDurable(log.txid, "now");
       }
@@ -414,16 +439,16 @@ export class RollbackCapture {
   }
 
   /**
-   * SQLite has synced the database before it drops the journal, so the log must be as durable. If
-   * the application wants no syncs, they come from us now and then, to bound recovery.
+   * SQLite has asked for a sync of the database before it drops the journal, so the log must be
+   * durable. The file itself is synced now and then, to bound recovery.
    */
   #makeDurable(): void {
     const { files, log } = this.#db;
-    if (!this.#dirty.synced) {
-      if (!log.needsDurable && !this.#loose) return;
-      files.syncDatabase();
-    }
+    const isDue = log.needsDurable || this.#loose;
+    if (!this.#dirty.synced && !isDue) return;
+    if (isDue && (files.owesDatabaseSync || !this.#dirty.synced)) files.syncDatabase();
     log.sync();
+    if (files.owesDatabaseSync) return;
     // The journal may survive a power cut and undo this very transaction; those before are safe.
     log.noteDurable(this.#loose ? log.txid : log.txid - 1, "worthwhile", this.#isWeak);
   }

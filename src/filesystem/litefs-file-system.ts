@@ -8,7 +8,6 @@ import {
   FATTR_SIZE,
   FATTR_UID,
   FOPEN_DIRECT_IO,
-  FOPEN_KEEP_CACHE,
   FUSE_ROOT_ID,
   O_ACCMODE,
   O_RDONLY,
@@ -29,7 +28,7 @@ import { HandleTable } from "./handle-table.ts";
 import { NameRequests } from "./name-requests.ts";
 import { Namespace } from "./namespace.ts";
 import { NodeTable } from "./node-table.ts";
-import { attributesOf, ERRNO, FOREVER_MS, rootAttributes } from "./nodes.ts";
+import { attributesOf, ERRNO, FOREVER_MS, openFlagsOf, rootAttributes } from "./nodes.ts";
 import type { Node, TextNode } from "./nodes.ts";
 import { EntryCache } from "./notifier.ts";
 import type { Outbox, Retrievals } from "./notifier.ts";
@@ -287,7 +286,7 @@ export class LitefsFileSystem implements FuseHandler {
       this.#replies.replyError(uniqueLo, uniqueHi, errno.EIO);
       return;
     }
-    this.#replies.replyOpen(uniqueLo, uniqueHi, this.#handles.open(node), FOPEN_KEEP_CACHE);
+    this.#replies.replyOpen(uniqueLo, uniqueHi, this.#handles.open(node), openFlagsOf(node.kind));
   }
 
   read(request: FuseRequest, fh: number, offset: number, size: number): void {

@@ -1,5 +1,5 @@
 import type { FinalOutcome } from "../database/outcome.ts";
-import { FOPEN_KEEP_CACHE, O_EXCL, S_IFMT, S_IFREG } from "../fuse/constants.ts";
+import { O_EXCL, S_IFMT, S_IFREG } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
@@ -11,7 +11,7 @@ import { parseName } from "./names.ts";
 import type { Name } from "./names.ts";
 import type { Namespace } from "./namespace.ts";
 import type { NodeTable } from "./node-table.ts";
-import { entryOf, ERRNO, FOREVER_MS } from "./nodes.ts";
+import { entryOf, ERRNO, FOREVER_MS, openFlagsOf } from "./nodes.ts";
 import type { PlainFiles } from "./plain-files.ts";
 import type { PlainNode } from "./plain-node.ts";
 import type { PlainRequests } from "./plain-requests.ts";
@@ -105,7 +105,7 @@ export class NameRequests {
     const node = entry.node(kind);
     if (kind === "wal") this.#options.runway.retract(node);
     const fh = this.#options.handles.open(node);
-    this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, FOPEN_KEEP_CACHE);
+    this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, openFlagsOf(kind));
   }
 
   unlink(request: FuseRequest, name: string): void {

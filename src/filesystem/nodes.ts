@@ -1,6 +1,14 @@
+import type { FileKind } from "../database/database-files.ts";
 import type { FinalOutcome } from "../database/outcome.ts";
 import type { FileAttributes, FuseEntry } from "../fuse/attributes.ts";
-import { FUSE_ROOT_ID, S_IFDIR, S_IFREG } from "../fuse/constants.ts";
+import {
+  FOPEN_DIRECT_IO,
+  FOPEN_KEEP_CACHE,
+  FOPEN_NOFLUSH,
+  FUSE_ROOT_ID,
+  S_IFDIR,
+  S_IFREG,
+} from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
 import type { FileNode } from "./entry.ts";
 import type { ShownAccess } from "./shown-access.ts";
@@ -34,6 +42,15 @@ const ROOT_ACCESS: ShownAccess = { mode: 0o777, uid, gid };
 
 /** Every change reaches the kernel through itself or by notification, so it may remember for long. */
 export const FOREVER_MS: number = 24 * 3600 * 1000;
+
+/**
+ * How the kernel treats an open file of a database. A journal is read by nobody but who plays it
+ * back: without the page cache each of SQLite's writes is one request, with it those that cross a
+ * page are two. Nor does anybody lock it or wait for its end, so that closing it need not be told.
+ */
+export function openFlagsOf(kind: FileKind): number {
+  return kind === "journal" ? FOPEN_DIRECT_IO | FOPEN_NOFLUSH : FOPEN_KEEP_CACHE;
+}
 const mountedAtMs = Date.now();
 
 /** The answers to a refusal of the engine. */

@@ -67,6 +67,8 @@ function run(work: Work, cutAt: number): Run {
       acknowledged = db.position;
       if (synchronous === "full" && pager.mode !== "memory") durable = db.position;
       if (isFull && db.position.txid > before) durable = db.position;
+      // Nobody has it open for a moment: what is durable from here on, recovery does not apply again.
+      if (isFull) db.rest();
     }
   } catch (error) {
     if (!(error instanceof PowerCut)) throw error;

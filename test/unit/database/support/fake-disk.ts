@@ -218,6 +218,8 @@ export class FakeDisk implements Files {
   onOperation: (kind: OperationKind, file: string, index: number) => void = () => undefined;
   /** A disk that lies: it does not sync what this says. */
   ignoresSync: (file: string) => boolean = () => false;
+  /** Called after a file was made durable. */
+  onSynced: (file: string) => void = () => undefined;
   isDead: boolean = false;
   /** After a failed sync, reading gives what was there before, as on file systems that drop the pages. */
   evictsFailedPages: boolean = false;
@@ -406,7 +408,9 @@ export class FakeDisk implements Files {
           if (!this.isDead) inode.failSync(this.evictsFailedPages);
           throw error;
         }
-        if (!this.ignoresSync(file)) inode.sync();
+        if (this.ignoresSync(file)) return;
+        inode.sync();
+        this.onSynced(file);
       },
       size: () => inode.live.size,
       close: () => {
