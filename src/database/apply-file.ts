@@ -1,6 +1,7 @@
 import { errorText, FormatError } from "../lib/errors.ts";
 import { decodeHeader, isSnapshot, LTX_HEADER_SIZE } from "../ltx/header.ts";
-import { applyReceived, mismatch, permitted } from "./apply.ts";
+import type { ForwardedBy } from "./apply.ts";
+import { applyReceived, forwardedBy, mismatch } from "./apply.ts";
 import type { Database } from "./database.ts";
 import type { ApplyResult } from "./engine.ts";
 import type { DaemonLocks, Job } from "./host.ts";
@@ -18,7 +19,7 @@ export function* applyLtxFile(
   local: LocalWal,
   locks: DaemonLocks,
   path: string,
-  isPermitted?: () => boolean,
+  node?: ForwardedBy,
 ): Job<ApplyResult> {
   const { files } = db.files;
   const file = files.open(path, { readOnly: true });
@@ -28,7 +29,7 @@ export function* applyLtxFile(
     return mismatch(db, "a received LTX file is gone or was cut off");
   }
   // A forwarded one is the first transaction of a new database, and no node's word on an old one.
-  if (isPermitted === undefined && isSnapshot(decodeHeader(head, 0))) {
+  if (node === undefined && isSnapshot(decodeHeader(head, 0))) {
     file.close();
     return yield* applySnapshot(db, local, locks, path);
   }
@@ -40,7 +41,7 @@ export function* applyLtxFile(
       if (!(error instanceof FormatError)) throw error;
       return mismatch(db, `a received transaction is damaged: ${errorText(error)}`);
     }
-    return yield* applyReceived(db, local, locks, [permitted(transaction, isPermitted)]);
+    return yield* applyReceived(db, local, locks, [forwardedBy(transaction, node)]);
   } finally {
     file.close();
     files.remove(path);

@@ -22,11 +22,11 @@ export function* applyTransactions(
   local: LocalWal,
   locks: DaemonLocks,
   files: readonly Uint8Array[],
-  isPermitted?: () => boolean,
+  node?: ForwardedBy,
 ): Job<ApplyResult> {
   let transactions: ReceivedTransaction[];
   try {
-    transactions = files.map((ltx) => permitted(decodeReceived(ltx), isPermitted));
+    transactions = files.map((ltx) => forwardedBy(decodeReceived(ltx), node));
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     return mismatch(db, `a received transaction is damaged: ${errorText(error)}`);
@@ -35,11 +35,16 @@ export function* applyTransactions(
 }
 
 /** A transaction that a node has forwarded is subject to its right to write. */
-export function permitted(
+export interface ForwardedBy {
+  readonly isPermitted: () => boolean;
+  readonly onLogged: () => void;
+}
+
+export function forwardedBy(
   transaction: ReceivedTransaction,
-  isPermitted: (() => boolean) | undefined,
+  node: ForwardedBy | undefined,
 ): ReceivedTransaction {
-  return isPermitted === undefined ? transaction : { ...transaction, isPermitted };
+  return node === undefined ? transaction : { ...transaction, ...node };
 }
 
 export function* applyReceived(
@@ -135,6 +140,7 @@ function tryNext(
   if (refusal !== undefined) return { refusal };
   try {
     take();
+    transaction.onLogged?.();
     return undefined;
   } catch (error) {
     return { error };

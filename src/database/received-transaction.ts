@@ -22,6 +22,8 @@ export interface ReceivedTransaction {
   readonly bytes: LtxBytes;
   /** Of a transaction that another node has forwarded: whether it may still write. */
   readonly isPermitted?: () => boolean;
+  /** Called when it is in the log, before readers see it. */
+  readonly onLogged?: () => void;
   /** Visits the pages in ascending order; `page` is valid only during the call. */
   readonly eachPage: (visit: (pgno: number, page: Uint8Array) => void) => void;
 }

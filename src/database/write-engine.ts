@@ -23,6 +23,8 @@ export interface WriteEngine {
   loseRight(database: string): Promise<void>;
   /** Applications that have waited for so long, here or on the primary, get SQLITE_BUSY. */
   denyWriters(database: string, waitedMs: number): Promise<void>;
+  /** The application of a `turn-reserved` event has had time enough to come back. */
+  endReservation(database: string): Promise<void>;
   /** What became of the commit of a `commit` event. */
   decideCommit(database: string, commit: number, isCommitted: boolean): Promise<void>;
 
@@ -52,6 +54,8 @@ export type ForwardResult =
 export type WriteEvent =
   /** An application waits: on a replica for the right, on the primary for its return. */
   | { readonly type: "writer-waits"; readonly database: string }
+  /** On the primary: an application that had to go away may write when it comes back. */
+  | { readonly type: "turn-reserved"; readonly database: string }
   /** The application that used the right has given up its lock. */
   | WriterLeftEvent
   /** The database has moved on without us, so the right is not ours any more. */

@@ -261,6 +261,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       case "deny-writers":
       case "decide-commit":
       case "has-position":
+      case "end-reservation":
         this.#writes.handle(request);
         this.fileSystem.checkQuiet();
         return;

@@ -129,7 +129,10 @@ export class DatabaseEntry implements DaemonLocks {
   tryLock(kind: "database" | "shm", first: number, last: number): boolean {
     const node = this.node(kind);
     const { locks } = node;
-    if (locks.conflict(0, 0, true, first, last, F_WRLCK) !== undefined) return false;
+    if (locks.conflict(0, 0, true, first, last, F_WRLCK) !== undefined) {
+      if (kind === "database") this.turns.makeWay();
+      return false;
+    }
     locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_WRLCK);
     this.#locked ??= new Set<FileNode>();
     this.#locked.add(node);

@@ -91,7 +91,7 @@ export type WriteRequest =
       readonly position: Position;
     }
   | {
-      readonly type: "recall-right" | "lose-right";
+      readonly type: "recall-right" | "lose-right" | "end-reservation";
       readonly id: number;
       readonly database: string;
     }

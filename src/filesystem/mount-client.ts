@@ -322,6 +322,9 @@ export class MountClient implements Engine, WriteEngine {
   async denyWriters(database: string, waitedMs: number): Promise<void> {
     await this.#call({ type: "deny-writers", database, waitedMs });
   }
+  async endReservation(database: string): Promise<void> {
+    await this.#call({ type: "end-reservation", database });
+  }
   async hasPosition(database: string, position: Position): Promise<boolean> {
     return (await this.#call({ type: "has-position", database, position })) as boolean;
   }

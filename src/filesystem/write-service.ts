@@ -1,11 +1,12 @@
 import { applyLtxFile } from "../database/apply-file.ts";
 import { applyTransactions } from "../database/apply.ts";
+import type { ForwardedBy } from "../database/apply.ts";
 import type { ApplyResult } from "../database/engine.ts";
 import type { Job } from "../database/host.ts";
 import type { ForwardedTransaction, ForwardResult } from "../database/write-engine.ts";
 import { bigintHi, bigintLo } from "../ltx/crc64.ts";
 import type { Position } from "../lib/position.ts";
-import { assertNever } from "../lib/assert.ts";
+import { assert, assertNever } from "../lib/assert.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import type { MountResult, WriteRequest } from "./messages.ts";
 import { isDatabaseName } from "./names.ts";
@@ -54,6 +55,10 @@ export class WriteService {
         this.#host.find(request.database)?.turns.lose();
         this.#host.reply(id, undefined);
         return;
+      case "end-reservation":
+        this.#host.find(request.database)?.turns.endReservation();
+        this.#host.reply(id, undefined);
+        return;
       case "deny-writers":
         this.#host.find(request.database)?.turns.deny(request.waitedMs);
         this.#host.reply(id, undefined);
@@ -87,35 +92,46 @@ export class WriteService {
     this.#host.entry(database).turns.lend(loan, (result) => this.#host.reply(id, result));
   }
 
+  /** The answer goes out when the log has it, and does not wait for the readers here. */
   #applyForwarded(id: number, forwarded: ForwardedTransaction): void {
     const entry = this.#host.entry(forwarded.database);
-    const isPermitted = (): boolean =>
-      this.#host.mayCommit() && entry.turns.loan === forwarded.loan;
+    const { db } = entry;
+    let isAnswered = false;
+    const answer = (result: ForwardResult): void => {
+      if (!isAnswered) this.#host.reply(id, result);
+      isAnswered = true;
+    };
+    const node: ForwardedBy = {
+      isPermitted: () => this.#host.mayCommit() && entry.turns.loan === forwarded.loan,
+      onLogged: () => {
+        if (forwarded.isDurable) db.log.sync();
+        db.counters.commits++;
+        answer({ kind: "committed", position: db.position });
+        db.host.changed(db.name);
+      },
+    };
     entry.enqueue(
-      () => applyForwarded(entry, forwarded, isPermitted),
+      () => applyForwarded(entry, forwarded, node),
       (result) => {
-        this.#host.reply(id, result);
+        if (result.kind === "applied") answer({ kind: "committed", position: result.position });
+        else answer({ kind: "refused", reason: result.reason });
         this.#host.applied(entry);
       },
-      (error) => this.#host.fail(id, error),
+      (error) => {
+        if (isAnswered) db.host.logger.error("cannot show a transaction", { error: String(error) });
+        else this.#host.fail(id, error);
+      },
     );
   }
 }
 
 function* applyForwarded(
   entry: DatabaseEntry,
-  { ltx, path, isDurable }: ForwardedTransaction,
-  isPermitted: () => boolean,
-): Job<ForwardResult> {
+  { ltx, path }: ForwardedTransaction,
+  node: ForwardedBy,
+): Job<ApplyResult> {
   const { db, local } = entry;
-  let result: ApplyResult;
-  if (ltx !== undefined) {
-    result = yield* applyTransactions(db, local, entry, [ltx], isPermitted);
-  } else if (path !== undefined) {
-    result = yield* applyLtxFile(db, local, entry, path, isPermitted);
-  } else return { kind: "refused", reason: "it has no transaction" };
-  if (result.kind !== "applied") return { kind: "refused", reason: result.reason };
-  if (isDurable) db.log.sync();
-  db.counters.commits++;
-  return { kind: "committed", position: result.position };
+  if (ltx !== undefined) return yield* applyTransactions(db, local, entry, [ltx], node);
+  assert(path !== undefined, "a transaction is in memory or in a file");
+  return yield* applyLtxFile(db, local, entry, path, node);
 }

@@ -27,6 +27,11 @@ export interface WriteTurnsHost {
   tell(event: WriteEvent): void;
 }
 
+/** The place of an application that had to go away and will be back. */
+interface Reservation {
+  readonly isReservation: true;
+}
+
 interface Borrower {
   readonly loan: string;
   readonly lent: (result: LoanResult) => void;
@@ -45,7 +50,9 @@ export class WriteTurns implements CommitArbiter {
   readonly #entry: DatabaseEntry;
   readonly #host: WriteTurnsHost;
   /** In the order in which they came: requests of applications, and on the primary of nodes. */
-  #queue: (TurnRequest | Borrower)[] = [];
+  #queue: Turn[] = [];
+  /** The reservation whose turn it is. */
+  #reserved: Reservation | undefined;
   /** On the primary: the node that has the right. */
   #loan: string | undefined;
   #isSettling = false;
@@ -79,7 +86,18 @@ export class WriteTurns implements CommitArbiter {
 
   /** An application asks for SQLite's write lock. Undefined: it is answered later. */
   request(request: TurnRequest): TurnAnswer | undefined {
+    if (request.node.kind === "database" && request.node.locks.isDaemonLocked) {
+      // The daemon is about to lock out readers, of which this is one.
+      this.#wait(request);
+      this.makeWay();
+      return undefined;
+    }
     if (this.#host.isPrimary()) {
+      if (this.#reserved !== undefined && !this.#host.isHeldBack()) {
+        const answer = this.#tryGrant(request);
+        if (answer === "granted") this.endReservation();
+        if (answer !== undefined) return answer;
+      }
       this.#wait(request);
       return undefined;
     }
@@ -113,7 +131,9 @@ export class WriteTurns implements CommitArbiter {
     const { locks } = node;
     const conflict = locks.conflict(ownerLo, ownerHi, false, start, end, F_WRLCK);
     // What the daemon does takes microseconds; who knows how long an application writes.
-    if (conflict !== undefined) return conflict.fh === DAEMON_FH ? undefined : "busy";
+    if (conflict !== undefined) {
+      return conflict.fh === DAEMON_FH && node.kind === "shm" ? undefined : "busy";
+    }
     locks.set(ownerLo, ownerHi, fh, pid, start, end, F_WRLCK);
     this.#entry.local.forgetIndex();
     if (!this.#host.isPrimary()) {
@@ -215,6 +235,12 @@ export class WriteTurns implements CommitArbiter {
     if (this.#host.isHeldBack()) return;
     for (let turn = this.#queue[0]; turn !== undefined; turn = this.#queue[0]) {
       if (this.#loan !== undefined) return;
+      if (isReservation(turn)) {
+        if (this.#reserved === turn) return;
+        this.#reserved = turn;
+        this.#host.tell({ type: "turn-reserved", database: this.#entry.db.name });
+        return;
+      }
       if (isRequest(turn)) {
         const answer = this.#tryGrant(turn);
         if (answer === undefined) return;
@@ -223,6 +249,32 @@ export class WriteTurns implements CommitArbiter {
       } else if (!this.#tryLend(turn)) return;
       else this.#queue.shift();
     }
+  }
+
+  /**
+   * The daemon waits for the readers of the database file. In the rollback modes whoever waits for
+   * his turn to write is one of them: he is told to try again, and keeps his place.
+   */
+  makeWay(): void {
+    const waiting = this.#queue;
+    const isPrimary = this.#host.isPrimary();
+    const isInTheWay = (turn: Turn): turn is TurnRequest =>
+      isRequest(turn) && turn.node.kind === "database";
+    if (!waiting.some(isInTheWay)) return;
+    this.#queue = [];
+    for (const turn of waiting) {
+      if (!isInTheWay(turn)) this.#queue.push(turn);
+      else if (isPrimary) this.#queue.push({ isReservation: true });
+    }
+    for (const turn of waiting) if (isInTheWay(turn)) this.#host.answer(turn, "busy");
+  }
+
+  /** Whoever the turn was kept for has it now, or has not come back. */
+  endReservation(): void {
+    const reserved = this.#reserved;
+    this.#reserved = undefined;
+    this.#queue = this.#queue.filter((turn) => turn !== reserved);
+    this.serve();
   }
 
   // The primary lends the right.
@@ -282,12 +334,10 @@ export class WriteTurns implements CommitArbiter {
   }
 
   endLoan(loan: string): void {
-    const waiting = this.#queue.findIndex((turn) => !isRequest(turn) && turn.loan === loan);
-    if (waiting >= 0) {
-      const [borrower] = this.#queue.splice(waiting, 1);
-      if (borrower !== undefined && !isRequest(borrower)) {
-        borrower.lent({ kind: "refused", reason: "the request was withdrawn" });
-      }
+    for (const turn of this.#queue) {
+      if (!isBorrower(turn) || turn.loan !== loan) continue;
+      this.#queue = this.#queue.filter((other) => other !== turn);
+      turn.lent({ kind: "refused", reason: "the request was withdrawn" });
     }
     if (this.#loan === loan) {
       this.#loan = undefined;
@@ -352,11 +402,12 @@ export class WriteTurns implements CommitArbiter {
     if (!this.#entry.db.isUndecided) this.#entry.db.arbiter = undefined;
     const waiting = this.#queue;
     this.#queue = [];
+    this.#reserved = undefined;
     for (const turn of waiting) {
-      if (!isRequest(turn)) {
+      if (isBorrower(turn)) {
         turn.lent({ kind: "refused", reason: "this node is not the primary any more" });
-        continue;
       }
+      if (!isRequest(turn)) continue;
       // It waits on, for what the new role gives it.
       const answer = this.request(turn);
       if (answer !== undefined) this.#host.answer(turn, answer);
@@ -395,6 +446,14 @@ export class WriteTurns implements CommitArbiter {
   }
 }
 
-function isRequest(turn: TurnRequest | Borrower): turn is TurnRequest {
+type Turn = TurnRequest | Borrower | Reservation;
+
+function isRequest(turn: Turn): turn is TurnRequest {
   return "uniqueLo" in turn;
+}
+function isBorrower(turn: Turn): turn is Borrower {
+  return "loan" in turn;
+}
+function isReservation(turn: Turn): turn is Reservation {
+  return "isReservation" in turn;
 }

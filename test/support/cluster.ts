@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { afterEach, expect } from "vitest";
 import { checkNode } from "../../src/cli/check-node.ts";
+import { FaultProxy } from "./fault-proxy.ts";
 import { freePorts } from "./free-ports.ts";
 import { TestNode } from "./test-node.ts";
 
@@ -16,6 +17,8 @@ export interface ClusterOptions {
   readonly config?: string;
   /** `ulimit -n` of every node. */
   readonly descriptors?: number;
+  /** Each replica reaches the primary through a proxy of its own. */
+  readonly proxies?: boolean;
 }
 
 /** A primary and its replicas on loopback, each a process with a mount, in one temporary directory. */
@@ -23,10 +26,16 @@ export class Cluster {
   readonly directory: string;
   readonly nodes: readonly TestNode[];
   readonly #connections: Database.Database[] = [];
+  readonly #proxies: readonly FaultProxy[];
 
-  private constructor(directory: string, nodes: readonly TestNode[]) {
+  private constructor(
+    directory: string,
+    nodes: readonly TestNode[],
+    proxies: readonly FaultProxy[],
+  ) {
     this.directory = directory;
     this.nodes = nodes;
+    this.#proxies = proxies;
   }
 
   /** Makes the nodes without starting them. */
@@ -34,6 +43,10 @@ export class Cluster {
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-test-"));
     const count = 1 + (options.replicas ?? 2);
     const ports = await freePorts(count);
+    const proxies: FaultProxy[] = [];
+    for (let i = 1; i < count && options.proxies === true; i++) {
+      proxies.push(await FaultProxy.start(ports[0] ?? 0));
+    }
     const nodes = ports.map(
       (port, i) =>
         new TestNode({
@@ -44,10 +57,10 @@ export class Cluster {
           ...(options.descriptors === undefined ? {} : { descriptors: options.descriptors }),
           isPrimary: i === 0,
           primaryName: "n0",
-          primaryPort: ports[0] ?? 0,
+          primaryPort: proxies[i - 1]?.port ?? ports[0] ?? 0,
         }),
     );
-    const cluster = new Cluster(directory, nodes);
+    const cluster = new Cluster(directory, nodes, proxies);
     clusters.push(cluster);
     return cluster;
   }
@@ -72,6 +85,15 @@ export class Cluster {
   }
   get replica(): TestNode {
     return this.node(1);
+  }
+  /** Between a replica and the primary. */
+  proxyOf(index: number): FaultProxy {
+    const proxy = this.#proxies[index - 1];
+    if (proxy === undefined) throw new Error(`node ${index} has no proxy`);
+    return proxy;
+  }
+  get proxy(): FaultProxy {
+    return this.proxyOf(1);
   }
 
   /** Opens a database with better-sqlite3; closed at the end of the test if not before. */
@@ -146,6 +168,7 @@ export class Cluster {
         // Its files are gone with the mount.
       }
     }
+    for (const proxy of this.#proxies) await proxy.close();
     fs.rmSync(this.directory, { recursive: true, force: true });
   }
 }

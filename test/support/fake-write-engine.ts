@@ -86,6 +86,10 @@ export class FakeWriteEngine implements WriteEngine {
     this.calls.push(`deny ${database}`);
     return Promise.resolve();
   }
+  endReservation(database: string): Promise<void> {
+    this.calls.push(`end-reservation ${database}`);
+    return Promise.resolve();
+  }
   decideCommit(database: string, commit: number, isCommitted: boolean): Promise<void> {
     this.calls.push(`decide ${database} ${commit} ${isCommitted}`);
     return Promise.resolve();

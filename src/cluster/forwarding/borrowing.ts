@@ -69,6 +69,10 @@ export class Borrowing {
     return this.#state;
   }
 
+  get #isIdle(): boolean {
+    return this.#state === "idle";
+  }
+
   // What applications do.
 
   writerWaits(): void {
@@ -99,6 +103,7 @@ export class Borrowing {
 
   /** The mount thread has found that the database is not where the loan began. */
   rightLost(): void {
+    if (this.#state !== "held") return;
     this.#options.log.warn("database moved on under a borrowed right to write", {
       db: this.#database,
     });
@@ -117,7 +122,8 @@ export class Borrowing {
     this.#state = "asking";
     this.#isWantedHere = false;
     this.#link = link;
-    this.#loan = newLoanId();
+    const loan = newLoanId();
+    this.#loan = loan;
     const asking = new AbortController();
     this.#asking = asking;
     const signal = AbortSignal.any([asking.signal, AbortSignal.timeout(2 * timeoutMs)]);
@@ -127,10 +133,11 @@ export class Borrowing {
       this.#right = right;
       this.#borrowedAtMs = clock.monotonicMs();
       this.#noteRoundTrip(this.#borrowedAtMs - askedAtMs);
+      // Before the engine is told: from then on an application may commit at any time.
+      this.#hold(right);
       if (!(await engine.grantRight(this.#database, right.position))) {
         throw new Error(`the database is not in the history of the primary`);
       }
-      this.#hold(right);
     } catch (error) {
       if (signal.aborted && !asking.signal.aborted) link.close();
       if (!asking.signal.aborted) {
@@ -140,8 +147,10 @@ export class Borrowing {
         });
       }
       this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
-      this.#deny(0);
-      this.#drop();
+      if (this.#loan === loan && !this.#isIdle) {
+        this.#deny(0);
+        this.#drop();
+      }
     } finally {
       if (this.#asking === asking) this.#asking = undefined;
     }
@@ -213,10 +222,12 @@ export class Borrowing {
 
   async #giveBack(): Promise<void> {
     if (this.#state !== "held") return;
+    const loan = this.#loan;
     try {
       const isReturned = await this.#options.engine.recallRight(this.#database);
-      // Otherwise an application is writing, and `writerLeft` will tell.
-      if (isReturned && this.#state === "held") this.#drop();
+      // Otherwise an application is writing, and `writerLeft` will tell. Or it has told already,
+      // and the right that is here now is another one.
+      if (isReturned && this.#state === "held" && this.#loan === loan) this.#drop();
     } catch (error) {
       this.#options.log.debug("cannot recall the right to write", { error: errorText(error) });
     }
@@ -229,6 +240,7 @@ export class Borrowing {
     const link = this.#link;
     const right = this.#right;
     this.#right = undefined;
+    if (right !== undefined) right.onWanted = right.onEnded = () => undefined;
     const loan = this.#loan;
     const returned =
       link === undefined
@@ -281,7 +293,10 @@ export class Borrowing {
     const { log, timeoutMs } = this.#options;
     const link = this.#link;
     const loan = this.#loan;
-    if (this.#state !== "held" || link === undefined) return "refused";
+    if (this.#state !== "held" || link === undefined) {
+      log.warn("refused a commit: the right to write has ended", { db: this.#database });
+      return "refused";
+    }
     const signal = AbortSignal.timeout(timeoutMs);
     try {
       const result = await link.submit(this.#database, loan, event, event.isDurable, signal);
@@ -307,14 +322,17 @@ export class Borrowing {
     const deadlineMs = clock.monotonicMs() + timeoutMs;
     while (clock.monotonicMs() < deadlineMs) {
       const link = this.#options.link();
+      // A connection that has lost something on the way answers nothing: each try has its own.
+      const leftMs = Math.max(1, deadlineMs - clock.monotonicMs());
+      const signal = AbortSignal.timeout(Math.min(leftMs, RESOLVE_TRY_MS));
       try {
         if (link !== undefined) {
-          const signal = AbortSignal.timeout(Math.max(1, deadlineMs - clock.monotonicMs()));
           const has = await link.resolve(this.#database, loan, position, signal);
           if (!has) this.#ended();
           return has ? "committed" : "refused";
         }
       } catch (error) {
+        if (signal.aborted) link?.close();
         log.debug("cannot resolve a transaction yet", { error: errorText(error) });
       }
       await clock.sleep(RESOLVE_EVERY_MS);
@@ -329,6 +347,7 @@ export class Borrowing {
 }
 
 const RESOLVE_EVERY_MS = 50;
+const RESOLVE_TRY_MS = 1_000;
 
 /** A positive number of 63 bits, as LiteFS draws them. */
 function newLoanId(): string {

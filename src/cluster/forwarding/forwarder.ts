@@ -57,6 +57,8 @@ export class Forwarder {
       case "writer-waits":
         borrowing.writerWaits();
         return;
+      case "turn-reserved":
+        return;
       case "writer-left":
         borrowing.writerLeft(event);
         return;

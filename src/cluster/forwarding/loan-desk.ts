@@ -40,6 +40,9 @@ interface OpenLoan {
   timer: NodeJS.Timeout;
 }
 
+/** SQLite's busy handler sleeps for up to 100 ms. */
+const RESERVATION_MS = 150;
+
 /**
  * The primary's side of forwarding: lends the right to write a database to one node at a time, and
  * takes the transactions that come with it. What it knows of loans only serves to end them in
@@ -70,7 +73,11 @@ export class LoanDesk {
     const { database, loan, signal } = request;
     this.#requirePrimary();
     signal.throwIfAborted();
-    const withdraw = (): void => this.#endQuietly(database, loan);
+    let isWithdrawn = false;
+    const withdraw = (): void => {
+      isWithdrawn = true;
+      this.#endQuietly(database, loan);
+    };
     const timer = setTimeout(withdraw, timeoutMs);
     signal.addEventListener("abort", withdraw, { once: true });
     this.#waiting.set(database, (this.#waiting.get(database) ?? 0) + 1);
@@ -80,9 +87,9 @@ export class LoanDesk {
       if (result.kind === "refused") {
         throw new LitefsError("LOAN_REFUSED", `cannot lend ${database}: ${result.reason}`);
       }
-      if (signal.aborted) {
-        withdraw();
-        signal.throwIfAborted();
+      // It may have been lent and taken back before we heard of it.
+      if (isWithdrawn) {
+        throw new LitefsError("LOAN_REFUSED", `cannot lend ${database}: nobody waits any more`);
       }
       this.#open(request);
       return { position: result.position, expiresAtMs: this.#expiresAtMs() };
@@ -187,15 +194,23 @@ export class LoanDesk {
   }
 
   #noticeWriter(event: WriteEvent): void {
-    if (event.type !== "writer-waits" || !this.#options.isPrimary()) return;
-    const { engine, log, timeoutMs } = this.#options;
-    const { database } = event;
-    this.#localWaiting.add(database);
-    this.#want(database);
+    const { engine, timeoutMs } = this.#options;
+    const { database, type } = event;
+    if (!this.#options.isPrimary()) return;
+    if (type === "turn-reserved") {
+      this.#later(RESERVATION_MS, () => engine.endReservation(database));
+    } else if (type === "writer-waits") {
+      this.#localWaiting.add(database);
+      this.#want(database);
+      this.#later(timeoutMs + 1, () => engine.denyWriters(database, timeoutMs));
+    }
+  }
+
+  #later(delayMs: number, act: () => Promise<void>): void {
     setTimeout(() => {
-      engine.denyWriters(database, timeoutMs).catch((error: unknown) => {
-        log.debug("cannot deny writers", { db: database, error: errorText(error) });
+      act().catch((error: unknown) => {
+        this.#options.log.debug("the engine has stopped", { error: errorText(error) });
       });
-    }, timeoutMs + 1);
+    }, delayMs).unref();
   }
 }

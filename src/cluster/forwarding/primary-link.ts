@@ -50,9 +50,19 @@ export class PrimaryLink {
   /** Waits for the right to write; the same loan again renews it. */
   async borrow(database: string, loan: string, signal: AbortSignal): Promise<BorrowedRight> {
     const query = { name: database, id: loan };
-    const stream = this.#request("POST", "/halt", query, { [HOLD_HEADER]: "1" }, signal);
-    stream.end();
-    return await readLoan(stream);
+    // The answer stays open for as long as the right is here; the signal only ends the wait for it.
+    const waiting = new AbortController();
+    const onAbort = (): void => waiting.abort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    const headers = { [HOLD_HEADER]: "1" };
+    try {
+      signal.throwIfAborted();
+      const stream = this.#request("POST", "/halt", query, headers, waiting.signal);
+      stream.end();
+      return await readLoan(stream);
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
   }
 
   async renew(database: string, loan: string, signal: AbortSignal): Promise<void> {

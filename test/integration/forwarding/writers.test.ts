@@ -1,0 +1,105 @@
+import { describe, expect, test } from "vitest";
+import { cleanUpAfterEach, Cluster } from "../../support/cluster.ts";
+import { startPython } from "../../support/shell.ts";
+
+cleanUpAfterEach();
+
+const INCREMENT = `
+import random
+db.execute("PRAGMA busy_timeout=30000")
+for i in range(COUNT):
+  db.execute("BEGIN IMMEDIATE")
+  n = db.execute("SELECT n FROM counter").fetchone()[0]
+  db.execute("UPDATE counter SET n = ?", (n + 1,))
+  db.execute("COMMIT")`;
+
+const AUTOCOMMIT = `
+db.execute("PRAGMA busy_timeout=30000")
+for i in range(COUNT): db.execute("UPDATE counter SET n = n + 1")`;
+
+async function start(mode: string, replicas: number): Promise<Cluster> {
+  const cluster = await Cluster.start({ replicas });
+  const db = cluster.connect(cluster.primary, "app.db");
+  db.pragma(`journal_mode=${mode}`);
+  db.exec("CREATE TABLE counter(n); INSERT INTO counter VALUES (0)");
+  db.close();
+  await cluster.waitForReplicas("app.db");
+  return cluster;
+}
+
+describe.each(["WAL", "DELETE"])("%s", (mode) => {
+  test.each([
+    ["transactions", INCREMENT],
+    ["single statements", AUTOCOMMIT],
+  ])("a counter that every node counts up loses nothing, by %s", async (_, source) => {
+    const cluster = await start(mode, 3);
+    const count = mode === "WAL" ? 25 : 10;
+    const writers = cluster.nodes.flatMap((node) => {
+      const program = source.replace("COUNT", String(count));
+      return [1, 2].map(() => startPython(node.file("app.db"), program));
+    });
+    const results = await Promise.all(writers);
+    expect(results.map(({ code, stderr }) => ({ code, stderr }))).toEqual(
+      writers.map(() => ({ code: 0, stderr: "" })),
+    );
+    await cluster.waitForReplicas("app.db");
+    for (const node of cluster.nodes) {
+      const db = cluster.connect(node, "app.db");
+      expect(db.prepare("SELECT n FROM counter").pluck().get()).toBe(writers.length * count);
+    }
+    await cluster.verify();
+  });
+});
+
+test.each(["WAL", "DELETE"])(
+  "a transaction of 40 MB in %s mode goes to the primary",
+  async (mode) => {
+    const cluster = await start(mode, 1);
+    const db = cluster.connect(cluster.replica, "app.db");
+    db.pragma("cache_size=-2000");
+    db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, x)");
+    const insert = db.prepare("INSERT INTO t(x) VALUES (randomblob(100000))");
+    db.transaction(() => {
+      for (let i = 0; i < 400; i++) insert.run();
+    })();
+    expect(db.prepare("SELECT count(*) FROM t").pluck().get()).toBe(400);
+    const other = cluster.connect(cluster.primary, "app.db");
+    expect(other.prepare("SELECT count(*) FROM t").pluck().get()).toBe(400);
+    await cluster.verify();
+  },
+);
+
+test("checkpoints and restarts of the WAL on a replica that writes", async () => {
+  const cluster = await start("WAL", 2);
+  const db = cluster.connect(cluster.replica, "app.db");
+  db.pragma("wal_autocheckpoint=10");
+  db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, x)");
+  const insert = db.prepare("INSERT INTO t(x) VALUES (randomblob(2000))");
+  const primary = cluster.connect(cluster.primary, "app.db");
+  for (let i = 0; i < 300; i++) {
+    insert.run();
+    if (i % 50 === 0) primary.exec("INSERT INTO t(x) VALUES (1)");
+  }
+  db.pragma("wal_checkpoint(TRUNCATE)");
+  insert.run();
+  expect(primary.prepare("SELECT count(*) FROM t").pluck().get()).toBe(307);
+  await cluster.verify();
+});
+
+test("a VACUUM, an ALTER, a change of the journal mode and a rollback on a replica", async () => {
+  const cluster = await start("DELETE", 2);
+  const db = cluster.connect(cluster.replica, "app.db");
+  db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, x)");
+  const insert = db.prepare("INSERT INTO t(x) VALUES (randomblob(3000))");
+  db.transaction(() => {
+    for (let i = 0; i < 300; i++) insert.run();
+  })();
+  db.exec("DELETE FROM t WHERE id > 20; VACUUM; ALTER TABLE t ADD COLUMN y");
+  db.exec("BEGIN; UPDATE t SET x = 1; ROLLBACK; BEGIN; UPDATE t SET y = 2; COMMIT");
+  expect(db.pragma("journal_mode=WAL", { simple: true })).toBe("wal");
+  db.exec("BEGIN; DELETE FROM t; ROLLBACK; UPDATE t SET y = 3 WHERE id < 10");
+  await cluster.waitForReplicas("app.db");
+  const other = cluster.connect(cluster.node(2), "app.db");
+  expect(other.prepare("SELECT count(*), sum(y) FROM t").raw().get()).toEqual([20, 9 * 3 + 11 * 2]);
+  await cluster.verify();
+});
