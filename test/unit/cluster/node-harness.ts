@@ -35,6 +35,7 @@ export interface ServedNodeOptions {
   readonly role?: NodeRole;
   readonly metrics?: MetricsSource;
   readonly prefaceTimeoutMs?: number;
+  readonly writes?: FakeWriteEngine;
   readonly control?: RoleControl;
   /** Asked at each request, so that a test may change it. */
   isReady?: boolean;
@@ -54,7 +55,7 @@ export async function serveNode(
   };
   const events = new EventHub(engine, () => node.role, silentLogger);
   const loans: LoanDesk = new LoanDesk({
-    engine: new FakeWriteEngine(),
+    engine: changes.writes ?? new FakeWriteEngine(),
     clock: systemClock,
     log: silentLogger,
     loanMs: 30_000,
