@@ -8,7 +8,7 @@ import { compare } from "./compare.ts";
 import { createLargeDatabase } from "./large-database.ts";
 import { NodeProcess, waitUntilEqual } from "./node-process.ts";
 import { OPERATIONS } from "./operations.ts";
-import { measureBurst, measureLag } from "./replication.ts";
+import { measureBurst, measureForwarding, measureLag } from "./replication.ts";
 import { renderReport } from "./report.ts";
 import type { LargeOpen, Results } from "./report.ts";
 import { WorkerProcess } from "./worker-process.ts";
@@ -17,7 +17,7 @@ const USAGE = `usage: npm run bench -- [options]
 
   --quick          Under a minute, for a first impression.
   --only NAME      Only this measurement; may be repeated. Names:
-                   ${[...OPERATIONS.map(({ name }) => name), "rest", "lag", "burst", "large"].join(", ")}
+                   ${[...OPERATIONS.map(({ name }) => name), "rest", "lag", "burst", "forward", "large"].join(", ")}
   --write          Put the tables into docs/performance.md as well.
 `;
 
@@ -31,6 +31,7 @@ const QUICK = {
   roundMs: 250,
   singles: 15,
   lagTransactions: 300,
+  coldTransactions: 4,
   bursts: 1,
   startRounds: 1,
   restMs: 3_000,
@@ -40,6 +41,7 @@ const FULL = {
   roundMs: 700,
   singles: 101,
   lagTransactions: 2_000,
+  coldTransactions: 30,
   bursts: 5,
   startRounds: 5,
   restMs: 10_000,
@@ -79,6 +81,16 @@ async function run(root: string, isQuick: boolean, only: ReadonlySet<string>): P
       process.stderr.write("burst …\n");
       results.bursts = [...results.bursts, await measureBurst(primary, replica, i, 10_000)];
     }
+  }
+  if (wants("forward")) {
+    process.stderr.write("forward …\n");
+    const { lagTransactions, coldTransactions } = mode;
+    results.forwarding = await measureForwarding(
+      primary,
+      replica,
+      lagTransactions,
+      coldTransactions,
+    );
   }
   if (wants("rest")) {
     await waitUntilEqual(primary, replica);

@@ -77,6 +77,41 @@ export async function measureBurst(
   };
 }
 
+export interface Forwarding {
+  /** One transaction after the other, while the right to write stays on the replica. */
+  readonly lingeringMs: readonly number[];
+  /** Each long after the one before, so that the right has gone back. */
+  readonly coldMs: readonly number[];
+}
+
+const COLD_PAUSE_US = 1_500_000;
+
+/** Autocommit inserts on the replica, which the primary commits. */
+export async function measureForwarding(
+  primary: NodeProcess,
+  replica: NodeProcess,
+  transactions: number,
+  coldTransactions: number,
+): Promise<Forwarding> {
+  const insert = async (name: string, count: number, pauseUs: number): Promise<number[]> => {
+    const db = new Database(path.join(primary.mountPoint, name));
+    db.pragma("journal_mode = WAL");
+    db.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT)");
+    db.close();
+    await waitUntilEqual(primary, replica);
+    const writer = new WorkerProcess();
+    const file = path.join(replica.mountPoint, name);
+    const { tookUs } = await writer.ask({ type: "write", file, count, pauseUs });
+    await writer.end();
+    // The first one opens the database and borrows the right.
+    return tookUs.slice(1).map((us) => us / 1_000);
+  };
+  return {
+    lingeringMs: await insert("forward.db", transactions, 0),
+    coldMs: await insert("forward-cold.db", coldTransactions, COLD_PAUSE_US),
+  };
+}
+
 interface Plan {
   readonly name: string;
   readonly transactions: number;

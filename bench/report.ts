@@ -2,8 +2,8 @@ import * as os from "node:os";
 import type { AtRest } from "./at-rest.ts";
 import { countOf } from "./compare.ts";
 import type { Comparison } from "./compare.ts";
-import type { Burst, Lag } from "./replication.ts";
-import { median } from "./statistics.ts";
+import type { Burst, Forwarding, Lag } from "./replication.ts";
+import { median, quantile } from "./statistics.ts";
 
 export interface LargeOpen {
   readonly sizeGiB: number;
@@ -18,6 +18,7 @@ export interface Results {
   readonly comparisons: readonly Comparison[];
   readonly lag?: Lag;
   readonly bursts: readonly Burst[];
+  readonly forwarding?: Forwarding;
   readonly large?: LargeOpen;
   readonly fresh?: readonly AtRest[];
   readonly afterLoad?: readonly AtRest[];
@@ -82,6 +83,16 @@ function othersTable(results: Results): string[] {
       ["… applied by the replica", `${of((b) => b.appliedPerSecond)} tx/s`, ""],
       ["… replica complete after the last commit", `${of((b) => b.behindMs)} ms`, ""],
     );
+  }
+  const { forwarding } = results;
+  if (forwarding !== undefined) {
+    for (const [what, ms, goal] of [
+      ["insert on a replica, the right lingers", forwarding.lingeringMs, "≤ 1 ms"],
+      ["insert on a replica, cold", forwarding.coldMs, "≤ 3 ms"],
+    ] as const) {
+      const values = [0.5, 0.99, 1].map((q) => quantile(ms, q).toFixed(2)).join(" / ");
+      rows.push([`${what}: p50 / p99 / max`, `${values} ms`, goal]);
+    }
   }
   if (large !== undefined) {
     rows.push(

@@ -37,6 +37,8 @@ export interface RunResult {
 export interface InstantsResult {
   readonly startUs: number;
   readonly atUs: readonly number[];
+  /** How long each insert took; empty for a reader. */
+  readonly tookUs: readonly number[];
 }
 /** What the answer to each kind of request is. */
 export interface WorkerResults {
@@ -85,14 +87,17 @@ function write(file: string, count: number, pauseUs: number): InstantsResult {
   const insert = db.prepare("INSERT INTO t (id, body) VALUES (?, ?)");
   const body = "x".repeat(100);
   const atUs: number[] = [];
+  const tookUs: number[] = [];
   const startUs = nowUs();
   for (let id = 1; id <= count; id++) {
+    const beganUs = nowUs();
     insert.run(id, body);
     atUs.push(nowUs());
+    tookUs.push(nowUs() - beganUs);
     pause(pauseUs);
   }
   db.close();
-  return { startUs, atUs };
+  return { startUs, atUs, tookUs };
 }
 
 function watch(file: string, count: number, pauseUs: number): InstantsResult {
@@ -101,7 +106,7 @@ function watch(file: string, count: number, pauseUs: number): InstantsResult {
   const atUs: number[] = [];
   const startUs = nowUs();
   // The bench starts the writer when it hears this.
-  process.send?.({ ok: true, result: { startUs, atUs } } satisfies WorkerAnswer);
+  process.send?.({ ok: true, result: { startUs, atUs, tookUs: [] } } satisfies WorkerAnswer);
   while (atUs.length < count) {
     const id = Number(newest.get() ?? 0);
     const now = nowUs();
@@ -112,7 +117,7 @@ function watch(file: string, count: number, pauseUs: number): InstantsResult {
     pause(pauseUs);
   }
   db.close();
-  return { startUs, atUs };
+  return { startUs, atUs, tookUs: [] };
 }
 
 function firstQuery(file: string): number {
