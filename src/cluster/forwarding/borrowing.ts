@@ -90,7 +90,7 @@ export class Borrowing {
       if (this.#state !== "asking") return;
       this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
       this.#deny(waitMs);
-    }, waitMs + 1);
+    }, waitMs + 1).unref();
   }
 
   writerLeft({ hasCommitted, isReturned }: WriterLeftEvent): void {

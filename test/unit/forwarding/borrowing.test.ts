@@ -1,0 +1,153 @@
+import { expect, onTestFinished, test, vi } from "vitest";
+import { Forwarder } from "../../../src/cluster/forwarding/forwarder.ts";
+import type { CommitEvent } from "../../../src/database/write-engine.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import type { Position } from "../../../src/lib/position.ts";
+import { formatPosition } from "../../../src/lib/position.ts";
+import { FakeWriteEngine } from "../../support/fake-write-engine.ts";
+import { serveNode } from "../cluster/node-harness.ts";
+import type { ServedNode } from "../cluster/node-harness.ts";
+import { newEngine } from "../cluster/stand-ins.ts";
+
+const POSITION: Position = { txid: 7, checksum: 0x8000000000000123n };
+const NEXT: Position = { txid: 8, checksum: 0x8000000000000456n };
+const LEFT = { type: "writer-left", database: "app.db", isReturned: false } as const;
+const WAITS = { type: "writer-waits", database: "app.db" } as const;
+const COMMIT: CommitEvent = {
+  type: "commit",
+  database: "app.db",
+  commit: 1,
+  position: NEXT,
+  ltx: Buffer.from("an LTX file"),
+  path: undefined,
+  isDurable: true,
+};
+
+interface Parts {
+  readonly node: ServedNode;
+  /** Of the primary and of the replica. */
+  readonly primary: FakeWriteEngine;
+  readonly replica: FakeWriteEngine;
+  readonly forwarder: Forwarder;
+}
+
+async function start(lingerMs = 60_000, isEnabled = true): Promise<Parts> {
+  const primary = new FakeWriteEngine();
+  primary.positions.set("app.db", POSITION);
+  const node = await serveNode(newEngine(), { writes: primary });
+  const replica = new FakeWriteEngine();
+  const forwarder = new Forwarder({
+    engine: replica,
+    nodeId: "00000000000000B2",
+    clock: systemClock,
+    log: silentLogger,
+    isEnabled,
+    lingerMs,
+    timeoutMs: 5_000,
+    isPrimary: () => false,
+  });
+  onTestFinished(() => forwarder.close());
+  forwarder.setPrimary(node.url);
+  return { node, primary, replica, forwarder };
+}
+
+async function until(check: () => void): Promise<void> {
+  await vi.waitFor(check, { timeout: 20_000, interval: 5 });
+}
+
+async function borrow({ node, replica }: Parts): Promise<void> {
+  replica.tell(WAITS);
+  await until(() => expect(replica.calls).toContain(`grant app.db ${formatPosition(POSITION)}`));
+  expect(node.api.loans.loans.get("app.db")).toBe("00000000000000B2");
+}
+
+test("the right is borrowed when an application waits, and goes back after it lingered", async () => {
+  const parts = await start(1);
+  await borrow(parts);
+  parts.replica.tell({ ...LEFT, hasCommitted: true });
+  await until(() => expect(parts.node.api.loans.loans.size).toBe(0));
+  expect(parts.replica.calls).toContain("recall app.db");
+});
+
+test("it goes back at once when another node waits, but not while it is in use", async () => {
+  const parts = await start();
+  await borrow(parts);
+  parts.replica.isRightInUse = true;
+  const other = parts.node.api.loans.borrow({
+    database: "app.db",
+    loan: "2",
+    nodeId: "00000000000000C3",
+    onWanted: () => undefined,
+    onEnded: () => undefined,
+    signal: new AbortController().signal,
+  });
+  await until(() => expect(parts.replica.calls).toContain("recall app.db"));
+  expect(parts.node.api.loans.loans.get("app.db")).toBe("00000000000000B2");
+  parts.replica.tell({ ...LEFT, hasCommitted: true, isReturned: true });
+  await other;
+  expect(parts.node.api.loans.loans.get("app.db")).toBe("00000000000000C3");
+});
+
+test("a recall that is answered late does not end the right that came after it", async () => {
+  const parts = await start(1);
+  await borrow(parts);
+  const { replica, node } = parts;
+  const answers: ((isReturned: boolean) => void)[] = [];
+  replica.recallRight = () => new Promise((resolve) => answers.push(resolve));
+  replica.tell({ ...LEFT, hasCommitted: true });
+  await until(() => expect(answers).toHaveLength(1));
+  replica.tell({ ...LEFT, hasCommitted: true, isReturned: true });
+  await until(() => expect(node.api.loans.loans.size).toBe(0));
+  replica.calls.length = 0;
+  await borrow(parts);
+  answers[0]?.(true);
+  replica.tell(COMMIT);
+  await until(() => expect(replica.calls).toContain("decide app.db 1 true"));
+});
+
+test("a commit is decided by the primary", async () => {
+  const parts = await start();
+  await borrow(parts);
+  parts.replica.tell(COMMIT);
+  await until(() => expect(parts.replica.calls).toContain("decide app.db 1 true"));
+  expect(Buffer.from(parts.primary.forwarded[0]?.ltx ?? []).toString()).toBe("an LTX file");
+  parts.primary.forwardResult = { kind: "refused", reason: "it follows another history" };
+  parts.replica.tell({ ...COMMIT, commit: 2 });
+  await until(() => expect(parts.replica.calls).toContain("decide app.db 2 false"));
+  // What was refused once is over: the next commit is not even sent.
+  parts.replica.tell({ ...COMMIT, commit: 3 });
+  await until(() => expect(parts.replica.calls).toContain("decide app.db 3 false"));
+  expect(parts.primary.forwarded).toHaveLength(2);
+});
+
+test.each([true, false])("an answer that fails is found out: committed %s", async (isCommitted) => {
+  const parts = await start();
+  await borrow(parts);
+  if (isCommitted) parts.primary.known.add(`app.db ${formatPosition(NEXT)}`);
+  parts.primary.applyForwarded = () => Promise.reject(new Error("the answer is lost"));
+  parts.replica.tell(COMMIT);
+  await until(() => expect(parts.replica.calls).toContain(`decide app.db 1 ${isCommitted}`));
+  expect(parts.primary.calls.some((call) => call.startsWith("end-loan app.db"))).toBe(true);
+});
+
+test("without a primary, or without leave to forward, whoever waits is told at once", async () => {
+  const { replica, forwarder } = await start();
+  forwarder.setPrimary(undefined);
+  replica.tell(WAITS);
+  await until(() => expect(replica.calls).toContain("deny app.db"));
+  const disabled = await start(1, false);
+  disabled.replica.tell(WAITS);
+  await until(() => expect(disabled.replica.calls).toEqual(["deny app.db"]));
+  expect(disabled.node.api.loans.loans.size).toBe(0);
+});
+
+test("another primary: the right of the former one is lost", async () => {
+  const parts = await start();
+  await borrow(parts);
+  parts.forwarder.setPrimary("http://127.0.0.1:1");
+  await until(() => expect(parts.replica.calls).toContain("lose app.db"));
+  parts.replica.tell(COMMIT);
+  await until(() => expect(parts.replica.calls).toContain("decide app.db 1 false"));
+  expect(parts.primary.forwarded).toHaveLength(0);
+});
