@@ -297,11 +297,20 @@ export class StreamSession {
     } catch (error) {
       if (error instanceof SnapshotDamagedError) {
         this.#control.damagedAt.set(name, reader.position);
+        this.#verify(name);
       }
       throw error;
     } finally {
       await reader.close();
     }
+  }
+
+  /** All of it is read once more; if it is so, the engine serves it no longer. */
+  #verify(name: string): void {
+    const { engine, log } = this.#options;
+    engine.verify(name).catch((error: unknown) => {
+      log.error("cannot verify a database", { db: name, error: errorText(error) });
+    });
   }
 
   /** Breaking the stream again for it would only keep the other databases from this replica. */

@@ -215,8 +215,16 @@ describe("stream server", () => {
   test("a snapshot of damaged pages is never completed, and not tried again and again", async () => {
     const engine = state1(8);
     engine.database("app.db").pages.set(2, new Uint8Array(4096).fill(7));
+    const verified: string[] = [];
+    const verify = engine.verify.bind(engine);
+    engine.verify = (name) => {
+      verified.push(name);
+      return verify(name);
+    };
     const first = connect(engine, { map: EMPTY_MAP });
     await expect(first.ended).rejects.toMatchObject({ code: "SNAPSHOT_CHECKSUM_MISMATCH" });
+    // The engine reads it itself, and quarantines it.
+    expect(verified).toEqual(["app.db"]);
     expect(() => plainFrames(first.sink.bytes)).toThrow(LitefsError);
     const again = new MemorySink();
     const request = {
