@@ -158,14 +158,15 @@ function recoverTail(
 
 /**
  * While the machine stayed up, every write is there as far as it came: one that a kill has cut short
- * lacks its end, or, if it was to be a long one, has zeros where its header goes last. Anything else
- * was once complete, and somebody may have been told so.
+ * lacks its end, or, if it was to be a long one, has zeros where its header goes last, or where the
+ * end of that header does: it may lie across two pages. Anything else was once complete, and somebody
+ * may have been told so.
  */
 function isDamagedEnd(file: OpenFile, offset: number, sizeBytes: number): boolean {
   const bytes = new Uint8Array(RECORD_HEADER_SIZE);
   if (file.readAt(bytes, 0, bytes.length, offset) < bytes.length) return false;
   const header = decodeRecordHeader(bytes, 0);
-  if (header === undefined) return bytes.some((byte) => byte !== 0);
+  if (header === undefined) return bytes.at(-1) !== 0;
   const isComplete = offset + RECORD_HEADER_SIZE + header.payloadLength <= sizeBytes;
   // A complete record that does not continue the others is what an earlier append has left.
   return isComplete && readRecord(file, offset, sizeBytes) === undefined;

@@ -260,6 +260,32 @@ it("a snapshot of another history with the same TXID does not overwrite the data
   expectContent(killed, pager.committed, 1024);
 });
 
+it("a received transaction is cut off whose record header came only in part", () => {
+  const { disk, db, pager } = started("delete");
+  pager.transaction({ pgnos: [1, 2], pageCount: 5 });
+  const files = readAll(disk, db) ?? [];
+  const replicaDisk = new FakeDisk();
+  const host = new FakeHost();
+  host.primary = false;
+  const replica = open(replicaDisk, host);
+  const locks = new FakeLocks();
+  const local = new LocalWal(replica, locks);
+  expect(finish(applyTransactions(replica, local, locks, files.slice(0, -1))).kind).toBe("applied");
+  const before = replica.position;
+  // The payload goes first, the header last: the kill comes in its middle.
+  let writes = 0;
+  replicaDisk.onOperation = (kind, file) => {
+    if (kind !== "write" || !file.endsWith(".seg") || ++writes < 2) return;
+    replicaDisk.isDead = true;
+    throw new PowerCut("killed");
+  };
+  expect(() => finish(applyTransactions(replica, local, locks, files.slice(-1)))).toThrow();
+  const reopened = open(replicaDisk.kill());
+  expect(reopened.reason).toBe("");
+  expect(reopened.position).toEqual(before);
+  checkConsistent(reopened);
+});
+
 describe("a journal whose writer died", () => {
   it("is played back when nobody has the database open any more", () => {
     const { db, pager } = started("delete");

@@ -388,10 +388,12 @@ export class FakeDisk implements Files {
       writeAt: (data, start, length, offset) => {
         const bytes = data.slice(start, start + length);
         if (bytes.length !== length) throw new RangeError("write past the buffer");
+        const wasDead = this.isDead;
         try {
           begin("write");
         } catch (error) {
           // Some of it may be there all the same.
+          if (wasDead) throw error;
           inode.change({ kind: "write", data: bytes.subarray(0, length >> 1), offset });
           throw error;
         }
