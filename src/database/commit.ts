@@ -118,8 +118,10 @@ function planCommit(store: PageStore, log: TransactionLog, commit: Commit): Plan
   const absolute = log.txid === 0 || commit.absolute === true;
   const postHi = (absolute ? delta.hi : log.checksumHi ^ delta.hi) | CHECKSUM_FLAG_HI;
   const postLo = absolute ? delta.lo : log.checksumLo ^ delta.lo;
-  const isSame = absolute ? postHi === log.checksumHi && postLo === log.checksumLo : !delta.changed;
-  if (isSame && pageCount === store.pageCount && log.txid > 0) return undefined;
+  // Equal checksums prove nothing where two pages changed alike: CRCs are linear, and XOR takes them
+  // away. Only page by page can be told that all is as it was.
+  const isSame = commit.absolute !== true && !delta.changed && pageCount === store.pageCount;
+  if (isSame && log.txid > 0) return undefined;
   const header: LtxHeader = {
     flags: 0,
     pageSize: commit.pageSize,

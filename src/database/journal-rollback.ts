@@ -1,6 +1,11 @@
 import * as path from "node:path";
 import { FormatError } from "../lib/errors.ts";
-import { readJournal, readSuperJournalName } from "../sqlite/journal.ts";
+import {
+  isHotJournalHeader,
+  JOURNAL_HEADER_SIZE,
+  readJournal,
+  readSuperJournalName,
+} from "../sqlite/journal.ts";
 import type { Database } from "./database.ts";
 import type { OpenFile } from "./files.ts";
 import { readDatabaseHeader } from "./whole-database.ts";
@@ -9,7 +14,7 @@ import { readDatabaseHeader } from "./whole-database.ts";
 export function rollBackJournal(db: Database): void {
   const journal = db.files.get("journal");
   const file = db.files.get("database");
-  if (journal !== undefined && file !== undefined && !isStaleJournal(db, journal)) {
+  if (journal !== undefined && file !== undefined) {
     let pageSize = db.log.state.pageSize;
     const header = readDatabaseHeader(file);
     if (pageSize === 0 && !(header instanceof FormatError)) pageSize = header.pageSize;
@@ -24,13 +29,31 @@ export function rollBackJournal(db: Database): void {
   db.files.remove("journal");
 }
 
-function isStaleJournal(db: Database, journal: OpenFile): boolean {
+/**
+ * A transaction over several databases is committed in all of them by the removal of its
+ * super-journal, which each of their journals names. So a journal whose super-journal is gone must
+ * not be played back: the database file holds a committed transaction. To be asked only before the
+ * mount is there, because the name may lead into it.
+ */
+export function isCommittedBySuperJournal(db: Database): boolean {
+  const journal = db.files.get("journal");
+  if (journal === undefined || !hasMagic(journal)) return false;
   const superJournal = readSuperJournalName(journal, journal.size());
   if (superJournal === undefined) return false;
-  // Super-journals are ordinary files; LiteFS kept them among the databases.
   const { directory, files } = db.files;
-  const name = path.basename(superJournal);
-  return [path.join(directory, "../../files", name), path.join(directory, "..", name)].every(
-    (file) => files.size(file) === undefined,
-  );
+  // The transaction may have begun in a database outside of the mount. LiteFS kept what is in the
+  // mount among the databases; here it is an ordinary file, and where the mount was, nobody says.
+  const places = [superJournal, path.join(directory, "..", path.basename(superJournal))];
+  for (let rest = superJournal; rest.includes("/");) {
+    rest = rest.slice(rest.indexOf("/") + 1);
+    places.push(path.join(directory, "../../files", rest));
+  }
+  // SQLite takes an empty one for none.
+  return places.every((place) => (files.size(place) ?? 0) === 0);
+}
+
+function hasMagic(journal: OpenFile): boolean {
+  const header = new Uint8Array(JOURNAL_HEADER_SIZE);
+  const count = journal.readAt(header, 0, header.length, 0);
+  return count === header.length && isHotJournalHeader(header, 0);
 }

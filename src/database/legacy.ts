@@ -9,7 +9,7 @@ import type { DatabaseHeader } from "../sqlite/database-header.ts";
 import type { Database } from "./database.ts";
 import type { OpenFile } from "./files.ts";
 import { applyLtxToFile, readLtxFile } from "./ltx-to-file.ts";
-import { rollBackJournal } from "./journal-rollback.ts";
+import { isCommittedBySuperJournal, rollBackJournal } from "./journal-rollback.ts";
 import {
   checksumFile,
   databasePageCount,
@@ -22,11 +22,11 @@ import {
  * trusts its newest LTX file and drops what its WAL holds beyond it; so must we, because the
  * replicas have never seen more. The whole database is read once, to be sure.
  */
-export function adoptLegacyDirectory(db: Database): void {
+export function adoptLegacyDirectory(db: Database, isMounted: boolean): void {
   const newest = newestLtx(db);
   const hasFile = db.files.size("database") > 0;
   if (newest === undefined) {
-    if (hasFile) adoptPlainDatabase(db);
+    if (hasFile) adoptPlainDatabase(db, isMounted);
     return;
   }
   const { header, trailer } = newest.summary;
@@ -125,8 +125,9 @@ function headerOf(db: Database, file: OpenFile): DatabaseHeader {
 }
 
 /** A SQLite file somebody put there: its first position is what it holds now. */
-function adoptPlainDatabase(db: Database): void {
-  rollBackJournal(db);
+function adoptPlainDatabase(db: Database, isMounted: boolean): void {
+  if (!isMounted && isCommittedBySuperJournal(db)) db.files.remove("journal");
+  else rollBackJournal(db);
   const file = db.files.getOrCreate("database");
   if (file.size() === 0) {
     // The node was killed during the very first transaction, and the journal took it back.

@@ -7,7 +7,7 @@ import { DatabaseFiles } from "./database-files.ts";
 import { Database } from "./database.ts";
 import type { Files, OpenFile } from "./files.ts";
 import type { DatabaseHost } from "./host.ts";
-import { rollBackJournal } from "./journal-rollback.ts";
+import { isCommittedBySuperJournal, rollBackJournal } from "./journal-rollback.ts";
 import { adoptLegacyDirectory } from "./legacy.ts";
 import {
   decodeRecordHeader,
@@ -42,6 +42,7 @@ export function openDatabase(
   host: DatabaseHost,
   files: Files,
   directory: string,
+  isMounted = false,
 ): Database {
   const logDirectory = path.join(directory, "log");
   const databaseFiles = new DatabaseFiles(files, directory);
@@ -69,7 +70,7 @@ export function openDatabase(
   database.counters.divergedHistories = files.list(path.join(directory, "diverged")).length;
   try {
     if (names.includes(QUARANTINE_MARK)) refuseMarked(database);
-    recover(database);
+    recover(database, isMounted);
     if (names.some((other) => other.startsWith("snapshot"))) removeObsoleteSnapshots(database);
   } catch (error) {
     quarantineBy(database, error);
@@ -90,7 +91,7 @@ export function reopenDatabase(db: Database): boolean {
     finishLogSwap(db.files.files, db.files.directory);
     db.log.retry();
     refuseMarked(db);
-    recover(db);
+    recover(db, true);
   } catch (error) {
     quarantineBy(db, error);
     return false;
@@ -112,11 +113,16 @@ function quarantineBy(db: Database, error: unknown): void {
   } else db.quarantine(errorText(error), isSystemError(error) ? "disk" : "damage");
 }
 
-function recover(db: Database): void {
+function recover(db: Database, isMounted: boolean): void {
   const { files, log } = db;
-  if (log.isEmpty) adoptLegacyDirectory(db);
-  else if (log.state.pageCount === 0 && !isTakenOver(db)) removeLeftovers(db);
-  else if (log.isUnsynced && log.isNewBoot) bringForwardAndVerify(db);
+  if (log.isEmpty) adoptLegacyDirectory(db, isMounted);
+  else if (!isMounted && isCommittedBySuperJournal(db) && !mayBeTorn(db)) {
+    // The log may lack it: the databases of a transaction get into their logs one after the other.
+    adoptFile(db);
+    files.remove("journal");
+    files.syncNames();
+  } else if (log.state.pageCount === 0 && !isTakenOver(db)) removeLeftovers(db);
+  else if (mayBeTorn(db)) bringForwardAndVerify(db);
   else {
     rollBackJournal(db);
     bringForward(db);
@@ -145,7 +151,8 @@ function isTakenOver(db: Database): boolean {
 function bringForward(db: Database): void {
   const { files, log } = db;
   if (log.isLoose) {
-    if (files.exists("database")) adoptLooseWrites(db);
+    // A copy into the mount was cut off.
+    if (files.exists("database")) adoptFile(db);
     else finishHandOver(db);
     return;
   }
@@ -217,6 +224,11 @@ function completeRecovery(db: Database): void {
   if (!isAtRest) files.syncNames();
   log.noteDurable(log.txid, "now");
   if (!log.isCaughtUp) log.sync();
+}
+
+/** The power went while the file was written with synchronous=OFF. */
+function mayBeTorn({ log }: Database): boolean {
+  return log.isUnsynced && log.isNewBoot;
 }
 
 /**
@@ -329,8 +341,8 @@ function applySnapshotOf(db: Database, base: RecordHeader, file: OpenFile): numb
   return 1;
 }
 
-/** A copy into the mount was cut off: what is there now is the database, if it is one. */
-function adoptLooseWrites(db: Database): void {
+/** What the file holds now is the database, if it is one. */
+function adoptFile(db: Database): void {
   const { files, log } = db;
   const file = files.getOrCreate("database");
   const header = readDatabaseHeader(file);
@@ -346,9 +358,9 @@ function adoptLooseWrites(db: Database): void {
   padLastPage(file, pageSize, pageCount);
   const sum = checksumFile(file, pageSize, pageCount, db.store.checksums);
   files.syncDatabase();
-  const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo;
-  const txid = isSame ? log.txid : log.txid + 1;
-  const timestampMs = isSame ? log.state.timestampMs : db.host.nowMs();
+  // Not even with an equal checksum it is known to be what the log says, see appendCommit.
+  const txid = log.txid + 1;
+  const timestampMs = db.host.nowMs();
   log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
   files.remove("wal");
 }

@@ -477,24 +477,23 @@ export class RollbackCapture {
       if (changed) this.#db.committed();
       return;
     }
-    if (this.#rebase(file, pageSize, pageCount)) this.#db.committed();
+    this.#rebase(file, pageSize, pageCount);
+    this.#db.committed();
   }
 
-  /** What the file holds is the database from here on, whatever it was. False if nothing changed. */
-  #rebase(file: OpenFile, pageSize: number, pageCount: number): boolean {
+  /** What the file holds is the database from here on, whatever it was. */
+  #rebase(file: OpenFile, pageSize: number, pageCount: number): void {
     const { files, host, log, store } = this.#db;
     store.checksums.clear();
     padLastPage(file, pageSize, pageCount);
     const sum = checksumFile(file, pageSize, pageCount, store.checksums);
     files.syncDatabase();
     if (this.#journalHot) this.#endJournalForGood();
-    const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo;
-    const txid = isSame ? log.txid : log.txid + 1;
+    const txid = log.txid + 1;
     const timestampMs = host.nowMs();
     log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
     store.pageSize = pageSize;
     store.pageCount = pageCount;
-    return !isSame;
   }
 
   /**

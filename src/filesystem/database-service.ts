@@ -79,6 +79,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   #nextSnapshot = 1;
   #databasesDirectory = "";
   readonly #commitDeadline: Float64Array;
+  /** From when every database was opened: a path may lead into our own mount. */
+  #isMounted = false;
   #isPrimary: boolean;
   #primaryHostname: string | undefined;
   #phase: NodePhase;
@@ -119,6 +121,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       if (isDatabaseName(name) && isDirectory(path.join(directory, name))) this.#open(name);
       else this.logger.warn("ignored in the data directory", { name });
     }
+    this.#isMounted = true;
     this.#changed.clear();
     const databases = [...this.fileSystem.entries.values()].map((entry) => updateOf(entry));
     this.#options.post({ type: "opened", databases }, []);
@@ -126,7 +129,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
 
   #open(name: string): DatabaseEntry {
     const directory = path.join(this.#databasesDirectory, name);
-    return this.fileSystem.add(openDatabase(name, this, this.#files, directory));
+    return this.fileSystem.add(openDatabase(name, this, this.#files, directory, this.#isMounted));
   }
 
   close(): void {
@@ -173,7 +176,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     const directory = path.join(this.#databasesDirectory, name);
     nodeFiles.mkdir(directory);
     this.changed(name);
-    return openDatabase(name, this, this.#files, directory);
+    return openDatabase(name, this, this.#files, directory, this.#isMounted);
   }
 
   /** Nobody has the database open: a replica tidies its WAL, and descriptors are given back. */
