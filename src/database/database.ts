@@ -71,6 +71,8 @@ export class Database implements WalCaptureOwner {
   };
   status: DatabaseStatus = "ok";
   reason = "";
+  /** `ltx/` may hold files of LiteFS. */
+  mayHaveLegacy = true;
   /** Set when SQLite was told of an error after the commit was captured: see `finish`. */
   suspect = false;
   quarantineCause: QuarantineCause = "damage";

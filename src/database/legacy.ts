@@ -3,6 +3,7 @@ import { FormatError } from "../lib/errors.ts";
 import { formatChecksum, formatPosition } from "../lib/position.ts";
 import { bigintHi, bigintLo, halvesToBigint } from "../ltx/crc64.ts";
 import type { LtxSummary } from "../ltx/decoder.ts";
+import { decodeHeader, LTX_HEADER_SIZE } from "../ltx/header.ts";
 import { FRAME_HEADER_SIZE, scanWal, WAL_HEADER_SIZE } from "../sqlite/wal.ts";
 import { parseLtxFilename } from "../ltx/filename.ts";
 import type { DatabaseHeader } from "../sqlite/database-header.ts";
@@ -65,6 +66,47 @@ export function adoptLegacyDirectory(db: Database, isMounted: boolean): void {
       durableTxid: header.maxTxid,
     },
   );
+}
+
+/**
+ * Removes what LiteFS left in `ltx/`, oldest first, up to a time: from the takeover on it serves
+ * only replicas that are behind. Returns how many transactions went.
+ */
+export function reapLegacyTransactions(db: Database, olderThanMs: number): number {
+  if (db.log.isEmpty || !db.mayHaveLegacy) return 0;
+  const { files } = db.files;
+  const directory = db.files.pathOf("ltx");
+  const names = files.list(directory);
+  if (names.length === 0) {
+    db.mayHaveLegacy = false;
+    return 0;
+  }
+  const transactions = names
+    .flatMap((name) => {
+      const range = parseLtxFilename(name);
+      return range === undefined ? [] : [{ ...range, file: path.join(directory, name) }];
+    })
+    .sort((a, b) => a.maxTxid - b.maxTxid);
+  let removed = 0;
+  for (const { file, minTxid, maxTxid } of transactions) {
+    if (timestampOf(db, file) >= olderThanMs) return removed;
+    files.remove(file);
+    removed += maxTxid - minTxid + 1;
+  }
+  if (files.list(directory).length === 0) files.removeDirectory(directory);
+  return removed;
+}
+
+function timestampOf(db: Database, name: string): number {
+  const file = db.files.files.open(name, { readOnly: true });
+  if (file === undefined) return 0;
+  try {
+    const header = new Uint8Array(LTX_HEADER_SIZE);
+    if (file.readAt(header, 0, header.length, 0) < header.length) return 0;
+    return decodeHeader(header, 0).timestampMs;
+  } finally {
+    file.close();
+  }
 }
 
 function newestLtx(db: Database): { path: string; summary: LtxSummary } | undefined {

@@ -118,7 +118,7 @@ function recover(db: Database, isMounted: boolean): void {
   if (log.isEmpty) adoptLegacyDirectory(db, isMounted);
   else if (!isMounted && isCommittedBySuperJournal(db) && !mayBeTorn(db)) {
     // The log may lack it: the databases of a transaction get into their logs one after the other.
-    adoptFile(db);
+    adoptFile(db, true);
     files.remove("journal");
     files.syncNames();
   } else if (log.state.pageCount === 0 && !isTakenOver(db)) removeLeftovers(db);
@@ -152,7 +152,7 @@ function bringForward(db: Database): void {
   const { files, log } = db;
   if (log.isLoose) {
     // A copy into the mount was cut off.
-    if (files.exists("database")) adoptFile(db);
+    if (files.exists("database")) adoptFile(db, false);
     else finishHandOver(db);
     return;
   }
@@ -341,8 +341,11 @@ function applySnapshotOf(db: Database, base: RecordHeader, file: OpenFile): numb
   return 1;
 }
 
-/** What the file holds now is the database, if it is one. */
-function adoptFile(db: Database): void {
+/**
+ * What the file holds now is the database, if it is one. If a transaction is known to have been
+ * committed, not even an equal checksum says that the log has it, see appendCommit.
+ */
+function adoptFile(db: Database, isCommitted: boolean): void {
   const { files, log } = db;
   const file = files.getOrCreate("database");
   const header = readDatabaseHeader(file);
@@ -358,9 +361,9 @@ function adoptFile(db: Database): void {
   padLastPage(file, pageSize, pageCount);
   const sum = checksumFile(file, pageSize, pageCount, db.store.checksums);
   files.syncDatabase();
-  // Not even with an equal checksum it is known to be what the log says, see appendCommit.
-  const txid = log.txid + 1;
-  const timestampMs = db.host.nowMs();
+  const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo && !isCommitted;
+  const txid = isSame ? log.txid : log.txid + 1;
+  const timestampMs = isSame ? log.state.timestampMs : db.host.nowMs();
   log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
   files.remove("wal");
 }

@@ -21,6 +21,7 @@ import type { DatabaseHost, Job, Wait } from "../database/host.ts";
 import { Scrub } from "../database/scrub.ts";
 import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
+import { reapLegacyTransactions } from "../database/legacy.ts";
 import { openDatabase, reopenDatabase } from "../database/recover.ts";
 import { applyLtxFile } from "../database/apply-file.ts";
 import { Snapshot } from "../database/snapshot.ts";
@@ -494,7 +495,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     for (const { db } of this.fileSystem.entries.values()) {
       try {
         db.log.rotateIfOlderThan(olderThanMs);
-        const removed = db.log.enforceRetention(olderThanMs);
+        const removed =
+          db.log.enforceRetention(olderThanMs) + reapLegacyTransactions(db, olderThanMs);
         if (removed > 0) this.changed(db.name);
         db.counters.ltxReaped += removed;
       } catch (error) {

@@ -118,8 +118,12 @@ test.each(["DELETE", "TRUNCATE", "PERSIST"])(
     for (let round = 0; round < 5; round++) {
       const run = startPython(cluster.primary.file(NAMES[0]), mover(cluster.primary));
       await letMove(cluster.primary, round * 13);
-      await cluster.primary.kill();
+      const { primary } = cluster;
+      primary.signal("SIGKILL");
+      await primary.ended();
       const { code, stderr } = await run;
+      // Only now: it would go on in the directory below the mount.
+      primary.unmount();
       // Whatever the dead mount said to it: the process did not end by itself.
       expect(code, stderr).not.toBe(0);
       await cluster.primary.start();
