@@ -467,6 +467,28 @@ describe("copies in and out", () => {
     await expectCount("cli.db", 120);
   });
 
+  test("a file in rollback mode is copied over a database in WAL mode, and written to", async () => {
+    const name = "copied-over.db";
+    const db = create(name, ["journal_mode=WAL"]);
+    fill(db, 50);
+    await cluster.waitForReplicas(name);
+    const idle = cluster.connect(cluster.replica, name);
+    expect(count(idle)).toBe(50);
+    db.close();
+    const outside = path.join(cluster.directory, name);
+    const source = new Database(outside);
+    source.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)");
+    fill(source, 20);
+    source.close();
+    fs.copyFileSync(outside, cluster.primary.file(name));
+    const next = cluster.connect(cluster.primary, name);
+    expect(next.pragma("journal_mode", { simple: true })).toBe("delete");
+    for (let i = 0; i < 5; i++) fill(next, 2);
+    await cluster.waitForReplicas(name);
+    expect(count(idle)).toBe(30);
+    await expectCount(name, 30);
+  });
+
   test("a backup with another page size over a database with readers", async () => {
     const name = "backup-pages.db";
     const db = create(name, ["page_size=4096", "journal_mode=DELETE"]);

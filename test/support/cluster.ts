@@ -19,6 +19,8 @@ export interface ClusterOptions {
   readonly descriptors?: number;
   /** Each replica reaches the primary through a proxy of its own. */
   readonly proxies?: boolean;
+  /** After this time a node is killed, see TestNode. */
+  readonly lifeMaxSeconds?: number;
 }
 
 /** A primary and its replicas on loopback, each a process with a mount, in one temporary directory. */
@@ -55,6 +57,9 @@ export class Cluster {
           port,
           config: options.config ?? "",
           ...(options.descriptors === undefined ? {} : { descriptors: options.descriptors }),
+          ...(options.lifeMaxSeconds === undefined
+            ? {}
+            : { lifeMaxSeconds: options.lifeMaxSeconds }),
           isPrimary: i === 0,
           primaryName: "n0",
           primaryPort: proxies[i - 1]?.port ?? ports[0] ?? 0,
@@ -108,11 +113,11 @@ export class Cluster {
   }
 
   /** Waits until every running replica stands where the primary stands. */
-  async waitForReplicas(name: string): Promise<string> {
+  async waitForReplicas(name: string, timeoutMs: number = CATCH_UP_TIMEOUT_MS): Promise<string> {
     const position = this.primary.position(name);
     if (position === undefined) throw new Error(`the primary has no database "${name}"`);
     for (const node of this.replicas) {
-      if (node.isRunning) await waitForPosition(node, name, position);
+      if (node.isRunning) await waitForPosition(node, name, position, timeoutMs);
     }
     return position;
   }
