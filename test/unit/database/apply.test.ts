@@ -12,7 +12,7 @@ import type { ApplyResult } from "../../../src/database/engine.ts";
 import { runJob } from "../../../src/database/host.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
-import { RESERVED_BYTE, WAL_WRITE_LOCK } from "../../../src/sqlite/locks.ts";
+import { RESERVED_BYTE, WAL_WRITE_LOCK, SHARED_FIRST } from "../../../src/sqlite/locks.ts";
 import {
   decodeWalIndexHeaderPair,
   WAL_INDEX_PREFIX_SIZE,
@@ -186,6 +186,30 @@ describe("what readers of a replica see", () => {
     expect(result?.kind).toBe("applied");
     expect(locks.held.size).toBe(0);
   });
+});
+
+it("whoever has a database in WAL mode to himself is waited for, and nothing is checkpointed", () => {
+  const { files } = chain("wal-4096");
+  const { db, locks, local, apply } = replica();
+  locks.opens = 1;
+  apply(...files.slice(0, 3));
+  const before = db.position;
+  const frames = db.store.frames.count;
+  // From when this node was the primary: locking_mode=EXCLUSIVE, with the wal-index on the heap.
+  locks.block("database", SHARED_FIRST);
+  expect(finish(checkpointLocalWal(db, local, locks))).toBe(false);
+  let result: ApplyResult | undefined;
+  runJob(
+    applyTransactions(db, local, locks, files.slice(3, 4)),
+    (value) => (result = value),
+    (error) => expect.fail(String(error)),
+  );
+  expect(result).toBeUndefined();
+  expect(db.position).toEqual(before);
+  expect(db.store.frames.count).toBe(frames);
+  locks.release();
+  expect(result?.kind).toBe("applied");
+  expect(db.position.txid).toBe(before.txid + 1);
 });
 
 describe("a disk that fails during an apply", () => {
