@@ -1,6 +1,7 @@
 import { lockOutReaders, tryLockOutReaders, unlockReaders } from "./apply.ts";
 import type { Database } from "./database.ts";
 import type { DaemonLocks, Job } from "./host.ts";
+import { namesSuperJournal } from "./journal-rollback.ts";
 
 /**
  * Takes back what an application had written, but not committed, when this node stopped being the
@@ -24,6 +25,9 @@ export function* settleAfterDemotion(db: Database, locks: DaemonLocks): Job<void
  */
 export function* rollBackAbandoned(db: Database, locks: DaemonLocks): Job<void> {
   if (!db.hasHotJournal || locks.openCount("any") > 0) return;
+  // Whether a transaction over several databases was committed, only SQLite can see: the name of the
+  // super-journal may lead into our own mount, or into another's.
+  if (namesSuperJournal(db)) return;
   // Whoever is in the way has just opened it, and sees to it himself.
   if (!tryLockOutReaders(locks)) return;
   try {

@@ -52,6 +52,12 @@ export function isCommittedBySuperJournal(db: Database): boolean {
   return places.every((place) => (files.size(place) ?? 0) === 0);
 }
 
+/** The journal belongs to a transaction over several databases. */
+export function namesSuperJournal(db: Database): boolean {
+  const journal = db.files.get("journal");
+  return journal !== undefined && readSuperJournalName(journal, journal.size()) !== undefined;
+}
+
 function hasMagic(journal: OpenFile): boolean {
   const header = new Uint8Array(JOURNAL_HEADER_SIZE);
   const count = journal.readAt(header, 0, header.length, 0);

@@ -1,7 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { encodeJournalHeader, journalPageChecksum } from "../../../src/sqlite/journal.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
+import { rollBackAbandoned } from "../../../src/database/demote.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
+import { FakeLocks, finish } from "./support/fake-mount.ts";
 import { checkConsistent, checkContent, contentOf, DIRECTORY, open } from "./support/harness.ts";
 import type { Content } from "./support/mini-pager.ts";
 import { MiniPager } from "./support/mini-pager.ts";
@@ -136,4 +138,14 @@ describe("a crash in the middle of a transaction over several databases", () => 
     expect(db.position).toEqual(position);
     checkContent(db, before, PAGE_SIZE);
   });
+});
+
+it("nobody but SQLite decides about it while the mount is there", () => {
+  const { db } = inTheMiddle();
+  const { position } = db;
+  finish(rollBackAbandoned(db, new FakeLocks()));
+  expect(db.hasHotJournal).toBe(true);
+  // SQLite finds the super-journal gone, and ends the journal.
+  expect(db.unlink("journal")).toBe("ok");
+  expect(db.position.txid).toBe(position.txid + 1);
 });
