@@ -306,6 +306,8 @@ export class Cluster {
 
   /** Another node becomes the primary, whatever it has; the old one follows if it is there. */
   failover(next: SimNode): void {
+    // Its disk may have died while its error was swallowed on the way.
+    if (next.disk.isDead) throw new PowerCut(`${next.name} cannot become the primary`);
     const old = this.primary;
     for (const at of next.databases.values()) at.unblock();
     if (old.isUp) for (const name of this.oracles.keys()) this.learnUnacknowledged(name);
