@@ -476,7 +476,13 @@ export class Database implements WalCaptureOwner {
       }
       this.counters.commits++;
     }
-    this.removeFiles();
+    try {
+      this.removeFiles();
+    } catch (error) {
+      // The log has it that they are gone.
+      this.quarantine(`its files cannot be removed: ${errorText(error)}`, "disk");
+      return outcomeOf(error);
+    }
     return "ok";
   }
 

@@ -340,7 +340,7 @@ export class TransactionLog {
     while (this.#segments.length > 1) {
       const [first, second] = this.#segments;
       assert(first !== undefined && second !== undefined, "two segments");
-      if (second.firstTxid > this.#state.durableTxid) break;
+      if (second.firstTxid > this.#state.durableTxid || this.isLoose) break;
       if (second.startTimestampMs >= olderThanMs) break;
       // Recovery must never look for what goes here.
       if (removed === 0) this.#makeStateDurable();
@@ -351,8 +351,11 @@ export class TransactionLog {
     return removed;
   }
 
+  /** What is durable is often kept in memory only; see `noteDurable`. */
   #makeStateDurable(): void {
-    if (this.#isStateOwed) this.#openForAppend();
+    this.#staysUnsynced = this.isUnsynced;
+    this.#isStateOwed = true;
+    this.#openForAppend();
     this.sync();
   }
 

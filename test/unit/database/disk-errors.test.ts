@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { reopenDatabase } from "../../../src/database/recover.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
 import type { OperationKind } from "./support/fake-disk.ts";
-import { checkContent, contentOf, FakeHost, open } from "./support/harness.ts";
+import { checkContent, contentOf, DIRECTORY, FakeHost, open } from "./support/harness.ts";
 import { IoFailure, MiniPager } from "./support/mini-pager.ts";
 import type { JournalMode } from "./support/mini-pager.ts";
 import { randomStep } from "./support/workload.ts";
@@ -125,4 +125,105 @@ describe("the n-th operation of the disk fails: refused, taken back, and the dat
       for (let nth = 1; nth < 100 && runWith(fault, nth); nth++);
     });
   }
+});
+
+describe("the n-th operation fails while a database is", () => {
+  const codes = ["ENOSPC", "EIO", "EROFS"] as const;
+
+  it("opened after a crash: it is quarantined until the disk works, and then all of it is there", () => {
+    for (const mode of MODES) {
+      for (const code of codes) {
+        for (let nth = 1; ; nth++) {
+          const { disk: before, db: killed, pager } = filled(mode, 5);
+          const disk = before.kill();
+          disk.failFrom(nth, code);
+          const db = open(disk);
+          disk.recover();
+          const isOver = db.status === "ok";
+          if (!isOver) {
+            expect(db.quarantineCause, db.reason).toBe("disk");
+            expect(reopenDatabase(db), db.reason).toBe(true);
+          }
+          expect(db.position).toEqual(killed.position);
+          checkContent(db, pager.committed, PAGE_SIZE);
+          if (isOver) break;
+        }
+      }
+    }
+  });
+
+  it("taken over without a log: the same", () => {
+    const { disk: source, db: made } = filled("delete", 6);
+    made.close();
+    const bytes = source.content(`${DIRECTORY}/database`);
+    const content = contentOf(made);
+    for (const code of codes) {
+      for (let nth = 1; ; nth++) {
+        const disk = new FakeDisk();
+        disk.put(`${DIRECTORY}/database`, bytes);
+        disk.failFrom(nth, code);
+        const db = open(disk);
+        disk.recover();
+        const isOver = db.status === "ok";
+        if (!isOver) expect(reopenDatabase(db), db.reason).toBe(true);
+        expect(db.position.txid).toBe(1);
+        checkContent(db, content, PAGE_SIZE);
+        if (isOver) break;
+      }
+    }
+  });
+
+  it("dropped: it is there, or it is gone, here and after a crash", () => {
+    for (const mode of MODES) {
+      for (const code of codes) {
+        for (let nth = 1; ; nth++) {
+          const { disk, db, pager } = filled(mode, 7);
+          const before = db.position;
+          disk.failFrom(nth, code);
+          let isOver = true;
+          try {
+            pager.drop();
+          } catch (error) {
+            if (!(error instanceof IoFailure)) throw error;
+            isOver = false;
+          }
+          disk.recover();
+          if (db.status === "quarantined") expect(reopenDatabase(db), db.reason).toBe(true);
+          const { position } = db;
+          if (position.txid === before.txid) checkContent(db, pager.committed, PAGE_SIZE);
+          else expect(db.store.pageCount).toBe(0);
+          const again = open(disk.kill());
+          expect(again.reason).toBe("");
+          expect(again.position).toEqual(position);
+          if (isOver) break;
+        }
+      }
+    }
+  });
+
+  it("relieved of old segments: what is left leads to where it stands", () => {
+    for (const code of codes) {
+      for (let nth = 1; ; nth++) {
+        const { disk, db, pager } = filled("wal", 8);
+        for (let i = 0; i < 4; i++) {
+          db.log.rotateIfOlderThan(Infinity);
+          pager.transaction({ pgnos: [1, 3], pageCount: 6 });
+        }
+        pager.truncateWal();
+        disk.failFrom(nth, code);
+        let isOver = true;
+        try {
+          db.log.enforceRetention(Infinity);
+        } catch {
+          isOver = false;
+        }
+        disk.recover();
+        const again = open(disk.kill());
+        expect(again.reason).toBe("");
+        expect(again.position).toEqual(db.position);
+        checkContent(again, pager.committed, PAGE_SIZE);
+        if (isOver) break;
+      }
+    }
+  });
 });
