@@ -492,7 +492,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
 
   #enforceRetention(olderThanMs: number): void {
-    for (const { db } of this.fileSystem.entries.values()) {
+    for (const entry of this.fileSystem.entries.values()) {
+      const { db } = entry;
       try {
         db.log.rotateIfOlderThan(olderThanMs);
         const removed =
@@ -503,6 +504,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         const fields = { db: db.name, error: errorText(error) };
         this.logger.error("cannot enforce retention", fields);
       }
+      // A new segment was begun for a database that nobody has open, perhaps.
+      this.#releaseFiles(entry);
     }
   }
 }

@@ -122,6 +122,8 @@ export class NameRequests {
       whenFinal(entry.db, entry.db.unlink(kind), (outcome) => {
         if (outcome === "ok") this.#unlinked(entry, kind);
         this.#replyOutcome({ uniqueLo, uniqueHi }, outcome);
+        // The drop was one more transaction, after the last file was closed.
+        if (entry.openCount("any") === 0) host.closed(entry);
         host.afterReply();
       });
     } else this.#guard(request, () => plainRequests.unlink(request, parent, name));

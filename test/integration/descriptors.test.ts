@@ -33,3 +33,18 @@ test("more open databases than descriptors work, on a primary and on a replica",
   expect(fs.readdirSync(`/proc/${cluster.replica.pid}/fd`).length).toBeLessThan(LIMIT);
   await cluster.verify();
 });
+
+test("databases that come and go leave no descriptor behind", async () => {
+  const cluster = await Cluster.start({ replicas: 0 });
+  const count = (): number => fs.readdirSync(`/proc/${cluster.primary.pid}/fd`).length;
+  const before = count();
+  for (let i = 0; i < 20; i++) {
+    const name = `guest-${i}.db`;
+    const db = cluster.connect(cluster.primary, name);
+    db.exec("CREATE TABLE t (v); INSERT INTO t VALUES (1)");
+    db.close();
+    fs.rmSync(cluster.primary.file(name));
+  }
+  // Connections of the test itself come and go in between.
+  expect(count()).toBeLessThan(before + 10);
+});
