@@ -264,7 +264,10 @@ export class WriteTurns implements CommitArbiter {
     this.#queue = [];
     for (const turn of waiting) {
       if (!isInTheWay(turn)) this.#queue.push(turn);
-      else if (isPrimary) this.#queue.push({ isReservation: true });
+      // One place is enough: whoever comes back first takes it, and the others ask again.
+      else if (isPrimary && !this.#queue.some(isReservation)) {
+        this.#queue.push({ isReservation: true });
+      }
     }
     for (const turn of waiting) if (isInTheWay(turn)) this.#host.answer(turn, "busy");
   }
