@@ -25,6 +25,7 @@ import { reapLegacyTransactions } from "../database/legacy.ts";
 import { openDatabase, reopenDatabase } from "../database/recover.ts";
 import { applyLtxFile } from "../database/apply-file.ts";
 import { Snapshot } from "../database/snapshot.ts";
+import { ChangeTurn } from "./change-turn.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { LitefsFileSystem } from "./litefs-file-system.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
@@ -70,6 +71,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   readonly #options: ServiceOptions;
   readonly #writes: WriteService;
   readonly #words: Int32Array;
+  readonly #turn: ChangeTurn;
   readonly #outbox: Outbox;
   /** Of all databases together, so that their number does not matter. */
   readonly #files: Files = new FilePool(nodeFiles);
@@ -91,6 +93,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   constructor(options: ServiceOptions) {
     this.#options = options;
     this.#words = options.words;
+    this.#turn = new ChangeTurn(options.words);
     this.logger = options.logger;
     this.nodeId = options.data.nodeId;
     this.keepAside = options.data.keepAside;
@@ -218,12 +221,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   afterReply(): void {
     this.#outbox.flush();
     if (this.#changed.size === 0) return;
-    // One event at a time: during a burst the main thread gets the sum of many commits at once.
-    if (Atomics.exchange(this.#words, SHARED.changePosted, 1) === 1) {
-      Atomics.store(this.#words, SHARED.changeWaiting, 1);
-      return;
-    }
-    Atomics.store(this.#words, SHARED.changeWaiting, 0);
+    if (!this.#turn.take()) return;
     const databases: DatabaseUpdate[] = [];
     for (const name of this.#changed) {
       const entry = this.fileSystem.entries.get(name);

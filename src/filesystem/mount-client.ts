@@ -27,6 +27,7 @@ import type { Position } from "../lib/position.ts";
 import { writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
+import { ChangeTurn } from "./change-turn.ts";
 import { LAG_NODE_ID } from "./nodes.ts";
 import {
   SHARED,
@@ -90,6 +91,7 @@ export class MountClient implements Engine, WriteEngine {
     SHARED_COMMIT_DEADLINE_OFFSET_BYTES,
     1,
   );
+  readonly #turn = new ChangeTurn(this.#words);
   readonly #wakeMessage = wakeMessage(LAG_NODE_ID);
   readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
   readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
@@ -399,8 +401,7 @@ export class MountClient implements Engine, WriteEngine {
   }
 
   #acceptChanges(): void {
-    Atomics.store(this.#words, SHARED.changePosted, 0);
-    if (Atomics.load(this.#words, SHARED.changeWaiting) === 1) this.#wake();
+    if (this.#turn.release()) this.#wake();
   }
 
   /**
