@@ -174,6 +174,33 @@ test("a handoff under load: no write of the primary's own fails, and none is los
   await cluster.verify();
 });
 
+test("handoffs while both nodes write: nothing is lost, and nothing is there that was refused", async ({
+  skip,
+}) => {
+  if (etcd === undefined) return skip();
+  cluster = await ElectedCluster.start({ lease: lease(etcd, LONG_TTL_MS), nodes: 3 });
+  const [n0, n1] = [cluster.node(0), cluster.node(1)];
+  makeTable(cluster, n0, "wal");
+  await waitFor("the table to reach the replica", 30_000, () =>
+    n1.position("app.db") === n0.position("app.db") ? undefined : "not yet",
+  );
+  const writers = [
+    new Writer(cluster.directory, n0, "w0", "wal"),
+    new Writer(cluster.directory, n1, "w1", "wal"),
+  ];
+  for (const node of [n1, n0, n1, n0]) {
+    for (const writer of writers) await writer.waitForMore(10);
+    const answer = await node.post("/promote");
+    expect(answer.status, await answer.text()).toBe(200);
+  }
+  for (const writer of writers) await writer.waitForMore(10);
+  for (const writer of writers) await writer.stop();
+  const primary = await cluster.waitForPrimary();
+  const rows = rowsOf(cluster, primary);
+  expect(rows.sort()).toEqual(writers.flatMap((writer) => writer.acknowledged()).sort());
+  await cluster.verify();
+});
+
 test("kill -9 of the primary under load: what survives is a beginning of what was written", async ({
   skip,
 }) => {
