@@ -28,7 +28,7 @@ import { HandleTable } from "./handle-table.ts";
 import { NameRequests } from "./name-requests.ts";
 import { Namespace } from "./namespace.ts";
 import { NodeTable } from "./node-table.ts";
-import { attributesOf, ERRNO, FOREVER_MS, openFlagsOf, rootAttributes } from "./nodes.ts";
+import { attributesOf, ERRNO, FOREVER_MS, isGone, openFlagsOf, rootAttributes } from "./nodes.ts";
 import type { Node, TextNode } from "./nodes.ts";
 import { EntryCache } from "./notifier.ts";
 import type { Outbox, Retrievals } from "./notifier.ts";
@@ -254,7 +254,10 @@ export class LitefsFileSystem implements FuseHandler {
   }
 
   access(request: FuseRequest): void {
-    this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
+    const { uniqueLo, uniqueHi } = request;
+    if (isGone(this.#nodes.get(request.nodeId))) {
+      this.#replies.replyError(uniqueLo, uniqueHi, errno.ESTALE);
+    } else this.#replies.replyEmpty(uniqueLo, uniqueHi);
   }
 
   statfs(request: FuseRequest): void {
@@ -266,7 +269,7 @@ export class LitefsFileSystem implements FuseHandler {
   open(request: FuseRequest, flags: number): void {
     const { uniqueLo, uniqueHi } = request;
     const node = this.#nodes.get(request.nodeId);
-    if (node === undefined) {
+    if (node === undefined || isGone(node)) {
       this.#replies.replyError(uniqueLo, uniqueHi, errno.ESTALE);
       return;
     }

@@ -62,6 +62,14 @@ export const ERRNO: Readonly<Record<Exclude<FinalOutcome, "ok">, number>> = {
   io: errno.EIO,
 };
 
+/**
+ * Whether a file's name is gone, perhaps with its database, while the notification of that may still
+ * be on its way. ESTALE then makes the kernel ask again what the name stands for.
+ */
+export function isGone(node: Node | undefined): boolean {
+  return node?.type === "file" && (node.isUnlinked || node.files !== node.entry.db.files);
+}
+
 /** What a name leads to, counted as one reference of the kernel. */
 export function entryOf(node: FileNode | TextNode): FuseEntry {
   node.lookups++;

@@ -325,6 +325,26 @@ test("everything that begins with the name of a database can be copied and remov
   await cluster.verify();
 });
 
+test("a database can be made again at once where one was removed with its journal", async () => {
+  const cluster = await Cluster.start({ replicas: 0 });
+  const { primary } = cluster;
+  const out = python(
+    primary.file("other.db"),
+    `
+name = os.path.join(os.path.dirname(sys.argv[1]), "app.db")
+for i in range(150):
+    for mode in ["PERSIST", "DELETE"]:
+        db = sqlite3.connect(name, isolation_level=None)
+        db.execute("PRAGMA synchronous=OFF"); db.execute("PRAGMA journal_mode=" + mode)
+        db.execute("CREATE TABLE t(x)"); db.execute("INSERT INTO t VALUES (1)")
+        db.close()
+        os.unlink(name)
+print("done")`,
+  );
+  expect(out).toBe("done");
+  await cluster.verify();
+});
+
 test("chmod and chown of a database are kept, for all of its files", async () => {
   const cluster = await Cluster.start({ replicas: 1 });
   const { primary, replica } = cluster;
