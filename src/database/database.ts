@@ -23,9 +23,6 @@ import { invalidatePages } from "./stale-pages.ts";
 import { WalCapture } from "./wal-capture.ts";
 import type { WalCaptureOwner } from "./wal-capture.ts";
 
-/** After so many commits without a sync of the WAL the application is taken not to want any. */
-const UNSYNCED_COMMITS = 8;
-
 export interface WriteCounters {
   databaseWrites: number;
   journalWrites: number;
@@ -79,7 +76,6 @@ export class Database implements WalCaptureOwner {
   /** Set while another node, the primary, has lent this one the right to write. */
   arbiter: CommitArbiter | undefined;
   readonly #forwarding = new CommitForwarding(this);
-  #commitsSinceWalSync = 0;
 
   constructor(name: string, host: DatabaseHost, files: DatabaseFiles, log: TransactionLog) {
     this.name = name;
@@ -274,10 +270,8 @@ export class Database implements WalCaptureOwner {
     const file = this.files.get(kind);
     if (file === undefined || kind === "shm") return "ok";
     // After a power cut the log alone is read: what it holds need not be durable in the WAL as well.
-    if (kind === "wal") {
-      this.#commitsSinceWalSync = 0;
-      this.#syncLog();
-    } else if (kind === "journal") {
+    if (kind === "wal") this.#syncLog();
+    else if (kind === "journal") {
       file.sync();
       this.files.syncNames();
       this.#rollback.journalSynced();
@@ -405,8 +399,8 @@ export class Database implements WalCaptureOwner {
     };
     const commit = this.newCommit(open, pageCount, range);
     if (!this.host.isPrimary()) {
-      const isDurable = this.#commitsSinceWalSync++ < UNSYNCED_COMMITS;
-      return this.submit(commit, isDurable, (decision) => {
+      // Whether the application will sync is not known yet, and then it would sync here only.
+      return this.submit(commit, true, (decision) => {
         if (decision === "unchanged") {
           this.adoptWal(open, pageCount, false);
           return "ok";
