@@ -152,6 +152,19 @@ export class Conversion {
     return "ok";
   }
 
+  /**
+   * A database has come whose name an ordinary file has. If that is empty, it was made by an
+   * application which opened the database too early: it has the database open from now on. A file
+   * with a content keeps that, unseen while the database is there.
+   */
+  giveWay(node: PlainNode, entry: DatabaseEntry): boolean {
+    const { plain } = this.#options;
+    if (node.kind !== "file" || node.opens === 0 || plain.attributes(node).size > 0) return false;
+    plain.unlink(plain.root, node.name);
+    this.#nowFile(node, entry, "database");
+    return true;
+  }
+
   #copyIn(node: PlainNode, entry: DatabaseEntry, kind: FileKind): Outcome {
     const { plain } = this.#options;
     const data = new Uint8Array(COPY_BYTES);

@@ -113,7 +113,10 @@ export class LitefsFileSystem implements FuseHandler {
   add(db: Database): DatabaseEntry {
     const entry = this.#show(db);
     // An ordinary file had the name until now.
-    if (this.#plain.root.children.has(db.name)) db.kernel.invalidateName("database");
+    const known = this.#plain.root.children.get(db.name);
+    if (known !== undefined && !this.#conversion.giveWay(known, entry)) {
+      db.kernel.invalidateName("database");
+    }
     return entry;
   }
 
