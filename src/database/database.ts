@@ -304,6 +304,9 @@ export class Database implements WalCaptureOwner {
   get hasOpenChanges(): boolean {
     return this.#rollbackCapture?.hasOpenChanges === true;
   }
+  get isJournalOurs(): boolean {
+    return this.#rollback.isJournalOurs;
+  }
   get hasHotJournal(): boolean {
     return this.#rollback.hasHotJournal;
   }

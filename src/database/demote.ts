@@ -24,7 +24,7 @@ export function* settleAfterDemotion(db: Database, locks: DaemonLocks): Job<void
  * made of what is half written.
  */
 export function* rollBackAbandoned(db: Database, locks: DaemonLocks): Job<void> {
-  if (!db.hasHotJournal || locks.openCount("any") > 0) return;
+  if (!db.isJournalOurs || locks.openCount("any") > 0) return;
   // Whether a transaction over several databases was committed, only SQLite can see: the name of the
   // super-journal may lead into our own mount, or into another's.
   if (namesSuperJournal(db)) return;

@@ -64,6 +64,15 @@ export class RollbackCapture {
     return this.#journalHot;
   }
 
+  /**
+   * The hot journal belongs to a transaction that was written here, page by page, over what the log
+   * has. A journal that was copied into place may say something else: SQLite plays it back when the
+   * database is opened, and what comes of that is a transaction.
+   */
+  get isJournalOurs(): boolean {
+    return this.#journalHot && !this.#dirty.isEmpty && !this.#dirty.isWhole;
+  }
+
   /** Nothing is left of a database that was there: what comes next decides what it will be. */
   get isEmptied(): boolean {
     return this.#emptied && this.#loose;

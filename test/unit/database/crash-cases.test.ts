@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { applyTransactions } from "../../../src/database/apply.ts";
+import { JOURNAL_HEADER_SIZE } from "../../../src/sqlite/journal.ts";
 import { rollBackAbandoned } from "../../../src/database/demote.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
@@ -306,5 +307,18 @@ describe("a journal whose writer died", () => {
     expect(db.hasOpenChanges).toBe(false);
     checkContent(db, before, 512);
     expect(locks.held.size).toBe(0);
+  });
+
+  it("is left to SQLite when it was copied into place", () => {
+    const { db } = started("delete");
+    const position = db.position;
+    const journal = new Uint8Array(JOURNAL_HEADER_SIZE);
+    journal.set([0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
+    expect(db.write("journal", 0, journal, 0, journal.length)).toBe("ok");
+    expect(db.hasHotJournal).toBe(true);
+    finish(rollBackAbandoned(db, new FakeLocks()));
+    expect(db.hasHotJournal).toBe(true);
+    expect(db.files.exists("journal")).toBe(true);
+    expect(db.position).toEqual(position);
   });
 });
