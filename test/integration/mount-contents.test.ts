@@ -29,6 +29,7 @@ test("what ls, stat, cat and df show", async () => {
   const names = shell("ls", ["-A", primary.mountPoint]).split("\n");
   expect(names.sort()).toEqual([
     ".lag",
+    ".role",
     "app.db",
     "app.db-shm",
     "app.db-wal",

@@ -87,7 +87,8 @@ export class Borrowing {
     const isImpatient = clock.monotonicMs() < this.#impatientUntilMs;
     const waitMs = isImpatient ? Math.min(IMPATIENT_WAIT_MS, timeoutMs) : timeoutMs;
     setTimeout(() => {
-      if (this.#state !== "asking") return;
+      // With the right here those who wait take turns.
+      if (this.#state === "held") return;
       this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
       this.#deny(waitMs);
     }, waitMs + 1).unref();
@@ -147,9 +148,10 @@ export class Borrowing {
         });
       }
       this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
-      if (this.#loan === loan && !this.#isIdle) {
+      // Also when the loan has ended already: whoever waited for it must not wait for ever.
+      if (this.#loan === loan) {
         this.#deny(0);
-        this.#drop();
+        if (!this.#isIdle) this.#drop();
       }
     } finally {
       if (this.#asking === asking) this.#asking = undefined;

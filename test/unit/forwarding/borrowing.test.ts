@@ -151,3 +151,16 @@ test("another primary: the right of the former one is lost", async () => {
   await until(() => expect(parts.replica.calls).toContain("decide app.db 1 false"));
   expect(parts.primary.forwarded).toHaveLength(0);
 });
+
+test("who waits is told when the database has left the history of the primary meanwhile", async () => {
+  const parts = await start();
+  const { replica, node } = parts;
+  replica.grantRight = () => {
+    // What the mount thread found while it looked comes before its answer.
+    replica.tell({ type: "right-lost", database: "app.db" });
+    return Promise.resolve(false);
+  };
+  replica.tell(WAITS);
+  await until(() => expect(replica.calls).toContain("deny app.db"));
+  await until(() => expect(node.api.loans.loans.size).toBe(0));
+});
