@@ -93,6 +93,11 @@ export class WriteTurns implements CommitArbiter {
       return undefined;
     }
     if (this.#host.isPrimary()) {
+      if (request.node.kind === "database" && this.#isAppWriting) {
+        // He holds a read lock, for whose end the commit of the one who writes has to wait.
+        this.#keepPlace();
+        return "busy";
+      }
       if (this.#reserved !== undefined && !this.#host.isHeldBack()) {
         const answer = this.#tryGrant(request);
         if (answer === "granted") this.endReservation();
@@ -246,6 +251,8 @@ export class WriteTurns implements CommitArbiter {
         if (answer === undefined) return;
         this.#queue.shift();
         this.#host.answer(turn, answer);
+        // The others hold read locks, for whose end his commit would wait.
+        if (answer === "granted") this.makeWay();
       } else if (!this.#tryLend(turn)) return;
       else this.#queue.shift();
     }
@@ -264,12 +271,14 @@ export class WriteTurns implements CommitArbiter {
     this.#queue = [];
     for (const turn of waiting) {
       if (!isInTheWay(turn)) this.#queue.push(turn);
-      // One place is enough: whoever comes back first takes it, and the others ask again.
-      else if (isPrimary && !this.#queue.some(isReservation)) {
-        this.#queue.push({ isReservation: true });
-      }
+      else if (isPrimary) this.#keepPlace();
     }
     for (const turn of waiting) if (isInTheWay(turn)) this.#host.answer(turn, "busy");
+  }
+
+  /** One place is enough: whoever comes back first takes it, and the others ask again. */
+  #keepPlace(): void {
+    if (!this.#queue.some(isReservation)) this.#queue.push({ isReservation: true });
   }
 
   /** Whoever the turn was kept for has it now, or has not come back. */

@@ -94,3 +94,23 @@ test("who must make way for a transaction keeps one place, however often he asks
   expect(reserved()).toBe(1);
   expect(lent).toEqual(["1 lent", "2 lent"]);
 });
+
+test("in a rollback mode nobody waits with a read lock for one who writes here", () => {
+  const { entry, answers, lent, lend, request } = primary();
+  lend("1");
+  for (const unique of [10, 11, 12]) expect(request(unique)).toBeUndefined();
+  lend("2");
+  entry.turns.endLoan("1");
+  // The first one writes, and his commit would wait for the read locks of the others.
+  expect(answers).toEqual(["10 granted", "11 busy", "12 busy"]);
+  expect(request(11)).toBe("busy");
+  expect(answers).toHaveLength(3);
+  entry.node("database").locks.releaseOwner(10, 0);
+  entry.released();
+  // One of them has kept his place before the other node.
+  expect(lent).toEqual(["1 lent"]);
+  expect(request(11)).toBe("granted");
+  entry.node("database").locks.releaseOwner(11, 0);
+  entry.released();
+  expect(lent).toEqual(["1 lent", "2 lent"]);
+});
