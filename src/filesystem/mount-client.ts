@@ -24,7 +24,7 @@ import { LogReader } from "../database/log/log-reader.ts";
 import { errorCode, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Position } from "../lib/position.ts";
-import { writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
+import { waitsForNames, writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { ChangeTurn } from "./change-turn.ts";
@@ -73,6 +73,9 @@ type Call = WithoutId<MountRequest>;
  * would stay half dead with its mount and its locks.
  */
 const O_PATH = 0o10000000;
+
+/** Longer than any call takes that does not wait for another node. */
+const NAME_PAUSE_MS = 50;
 
 /**
  * The mount thread, as the main thread uses it. Messages wait in a port; a wake-up through the
@@ -408,12 +411,36 @@ export class MountClient implements Engine, WriteEngine {
    * Writes STORE and INVAL for the mount thread, which must not: they wait for pages of requests
    * that only it can answer. Here the waiting happens in the thread pool.
    */
+  /**
+   * A change of a name waits for every call that is under way in the directory. One of those may be
+   * the removal of a journal whose answer waits for the primary, and then for notifications about
+   * pages: they must not queue up behind it.
+   */
+  async #orAfterPause(written: Promise<unknown>): Promise<void> {
+    written.catch((error: unknown) => this.#cannotNotify(error));
+    const pause = new AbortController();
+    try {
+      const options = { signal: pause.signal, ref: false };
+      await Promise.race([written, sleep(NAME_PAUSE_MS, undefined, options)]);
+    } finally {
+      pause.abort();
+    }
+  }
+
+  /** A cache that may be stale is worse than no service. */
+  #cannotNotify(error: unknown): void {
+    if (!this.#stopping) this.#fatal(new Error("cannot notify the kernel", { cause: error }));
+  }
+
   async #notify({ messages, batch }: Extract<MountEvent, { type: "notify" }>): Promise<void> {
     try {
-      for (const message of messages) await writeNotificationAsync(this.#mountFd, message);
+      for (const message of messages) {
+        const written = writeNotificationAsync(this.#mountFd, message);
+        if (waitsForNames(message)) await this.#orAfterPause(written);
+        else await written;
+      }
     } catch (error) {
-      // A cache that may be stale is worse than no service.
-      if (!this.#stopping) this.#fatal(new Error("cannot notify the kernel", { cause: error }));
+      this.#cannotNotify(error);
       return;
     }
     Atomics.store(this.#words, SHARED.settledBatch, batch);

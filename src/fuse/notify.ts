@@ -160,6 +160,12 @@ export function writeNotificationAsync(
   });
 }
 
+/** Whether a notification waits for calls under way in its directory, instead of pages of a file. */
+export function waitsForNames(notification: Uint8Array): boolean {
+  const code = new DataView(notification.buffer, notification.byteOffset).getInt32(4, true);
+  return code === FUSE_NOTIFY_INVAL_ENTRY || code === FUSE_NOTIFY_DELETE;
+}
+
 function isUnknown(error: unknown): boolean {
   const code = errorCode(error);
   return code === "ENOENT" || code === "ENOTDIR";

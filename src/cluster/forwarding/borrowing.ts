@@ -326,7 +326,7 @@ export class Borrowing {
       const link = this.#options.link();
       // A connection that has lost something on the way answers nothing: each try has its own.
       const leftMs = Math.max(1, deadlineMs - clock.monotonicMs());
-      const signal = AbortSignal.timeout(Math.min(leftMs, RESOLVE_TRY_MS));
+      const signal = AbortSignal.timeout(Math.ceil(Math.min(leftMs, RESOLVE_TRY_MS)));
       try {
         if (link !== undefined) {
           const has = await link.resolve(this.#database, loan, position, signal);

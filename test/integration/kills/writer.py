@@ -18,7 +18,10 @@ try:
     if batch > 20:
         # What does not fit goes out before the commit.
         db.execute("PRAGMA cache_size=5")
+    # Under the write lock, for which a replica must have all that the primary has committed.
+    db.execute("BEGIN IMMEDIATE")
     last = db.execute("SELECT coalesce(max(n), 0) FROM t WHERE writer=?", (writer,)).fetchone()[0]
+    db.execute("COMMIT")
     os.pwrite(ack, b"%012d" % last, 0)
     turn = 0
     while True:
