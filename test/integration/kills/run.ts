@@ -12,6 +12,11 @@ const { values } = parseArgs({
 process.stdout.write(`${values.rounds} rounds with seed ${values.seed}\n`);
 const { status } = spawnSync("vitest", ["run", "test/integration/kills", "--reporter=verbose"], {
   stdio: "inherit",
-  env: { ...process.env, LITEFS_KILL_ROUNDS: values.rounds, LITEFS_KILL_SEED: values.seed },
+  env: {
+    ...process.env,
+    LITEFS_KILL_FORWARDING: "1",
+    LITEFS_KILL_ROUNDS: values.rounds,
+    LITEFS_KILL_SEED: values.seed,
+  },
 });
 process.exitCode = status ?? 1;
