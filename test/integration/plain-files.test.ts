@@ -6,6 +6,7 @@ import { describe, expect, test } from "vitest";
 import { cleanUpAfterEach, Cluster, listDatabases, waitFor } from "../support/cluster.ts";
 import { python, shell, tryShell } from "../support/shell.ts";
 import type { TestNode } from "../support/test-node.ts";
+import { PYTHON } from "../support/python-path.ts";
 
 cleanUpAfterEach();
 
@@ -100,7 +101,7 @@ test("ordinary files and directories are those of this node, on every node", asy
   const cluster = await Cluster.start({ replicas: 1 });
   createTable(cluster.primary.file("app.db"), 3);
   for (const node of cluster.nodes) {
-    expect(shell("python3", ["-c", EXERCISE, node.mountPoint])).toBe("done");
+    expect(shell(PYTHON, ["-c", EXERCISE, node.mountPoint])).toBe("done");
   }
   await cluster.waitForReplicas("app.db");
   expect((await listDatabases(cluster.primary)).map(({ name }) => name)).toEqual(["app.db"]);
@@ -233,7 +234,7 @@ r = libc.renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 1)
 print(r, ctypes.get_errno())`;
     fs.writeFileSync(primary.file("x"), "");
     const args = ["-c", noReplace, primary.file("x"), primary.file("app.db")];
-    expect(shell("python3", args)).toBe("-1 17");
+    expect(shell(PYTHON, args)).toBe("-1 17");
     fs.renameSync(primary.file("app.db"), primary.file("b.db"));
     expect(countRows(primary.file("b.db"))).toBe(5);
     await waitForRows(replica, "b.db", 5);
@@ -297,7 +298,7 @@ print(db.execute("SELECT count(*), sum(length(x)) FROM big").fetchone())
 db.execute("VACUUM")`;
   const { stdout } = tryShell("env", [
     `SQLITE_TMPDIR=${primary.mountPoint}`,
-    "python3",
+    PYTHON,
     "-c",
     `import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\n${program}`,
     primary.file("app.db"),
@@ -396,7 +397,7 @@ test("a WAL stays as it was written while others ask for its size all the time",
   db.pragma("synchronous=NORMAL");
   db.pragma("wal_autocheckpoint=0");
   const ask = "import os, sys\nwhile True: os.stat(sys.argv[1])";
-  const asking = spawn("python3", ["-c", ask, primary.file("app.db-wal")], { stdio: "ignore" });
+  const asking = spawn(PYTHON, ["-c", ask, primary.file("app.db-wal")], { stdio: "ignore" });
   try {
     const insert = db.prepare("INSERT INTO t(x) VALUES (randomblob(300))");
     for (let i = 0; i < 6000; i++) insert.run();
