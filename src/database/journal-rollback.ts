@@ -12,6 +12,15 @@ import { readDatabaseHeader } from "./whole-database.ts";
 
 /** Plays a hot journal back into the database file, as SQLite would at its next open. */
 export function rollBackJournal(db: Database): void {
+  playBackJournal(db);
+  db.files.remove("journal");
+}
+
+/**
+ * The same, but the journal stays, for whoever brings the file forward again after it: until that is
+ * done, the journal is what tells the next start that it must be. Returns whether there was one.
+ */
+export function playBackJournal(db: Database): boolean {
   const journal = db.files.get("journal");
   const file = db.files.get("database");
   if (journal !== undefined && file !== undefined) {
@@ -26,7 +35,7 @@ export function rollBackJournal(db: Database): void {
       file.sync();
     }
   }
-  db.files.remove("journal");
+  return journal !== undefined;
 }
 
 /**

@@ -121,10 +121,13 @@ export class PageStore {
     this.snapshots.clear();
   }
 
-  /** Copies what the database file lacks out of the WAL, so that the WAL may go. */
+  /**
+   * Copies what the database file lacks out of the WAL, so that the WAL may go. Returns the pages of
+   * the file that are others than before.
+   */
   writeBack(): readonly number[] {
     const { unwritten } = this.frames;
-    if (unwritten.size === 0) return [];
+    if (this.pageCount === 0) return [];
     const file = this.files.getOrCreate("database");
     const written: number[] = [];
     for (const pgno of [...unwritten].sort((a, b) => a - b)) {
@@ -135,8 +138,11 @@ export class PageStore {
       }
       unwritten.delete(pgno);
     }
+    // It may have grown over pages that nobody has written, at its end as well.
     const sizeBytes = this.pageCount * this.pageSize;
-    if (file.size() > sizeBytes) file.truncate(sizeBytes);
+    const oldSizeBytes = file.size();
+    if (oldSizeBytes < sizeBytes) written.push(this.pageCount);
+    if (oldSizeBytes !== sizeBytes) file.truncate(sizeBytes);
     return written;
   }
 }

@@ -7,7 +7,7 @@ import { DatabaseFiles } from "./database-files.ts";
 import { Database } from "./database.ts";
 import type { Files, OpenFile } from "./files.ts";
 import type { DatabaseHost } from "./host.ts";
-import { isCommittedBySuperJournal, rollBackJournal } from "./journal-rollback.ts";
+import { isCommittedBySuperJournal, playBackJournal, rollBackJournal } from "./journal-rollback.ts";
 import { adoptLegacyDirectory } from "./legacy.ts";
 import {
   decodeRecordHeader,
@@ -123,10 +123,7 @@ function recover(db: Database, isMounted: boolean): void {
     files.syncNames();
   } else if (log.state.pageCount === 0 && !isTakenOver(db)) removeLeftovers(db);
   else if (mayBeTorn(db)) bringForwardAndVerify(db);
-  else {
-    rollBackJournal(db);
-    bringForward(db);
-  }
+  else bringForward(db, playBackJournal(db));
   db.store.pageCount = log.state.pageCount;
   // What is created under the name of a dropped database may have pages of another size.
   db.store.pageSize = db.store.pageCount === 0 ? 0 : log.state.pageSize;
@@ -148,15 +145,19 @@ function isTakenOver(db: Database): boolean {
 }
 
 /** Applies what the log has and the database file may lack. */
-function bringForward(db: Database): void {
+function bringForward(db: Database, hadJournal: boolean): void {
   const { files, log } = db;
   if (log.isLoose) {
+    files.remove("journal");
     // A copy into the mount was cut off.
     if (files.exists("database")) adoptFile(db, false);
     else finishHandOver(db);
     return;
   }
-  applyLog(db, true);
+  // Of thousands of databases most are as their log says; a sync of each would be the whole start.
+  const isAsItShould = log.isCaughtUp && !log.isUnsynced && !hadJournal;
+  applyLog(db, true, isAsItShould);
+  files.remove("journal");
   completeRecovery(db);
 }
 
@@ -165,10 +166,10 @@ function bringForward(db: Database): void {
  * that is torn, or that undoes what was committed long ago. So everything is read, first without it.
  */
 function bringForwardAndVerify(db: Database): void {
-  let file = applyLog(db, false);
+  let file = applyLog(db, false, false);
   if (!isAsLogSays(db, file)) {
     rollBackJournal(db);
-    file = applyLog(db, false);
+    file = applyLog(db, false, false);
     if (!isAsLogSays(db, file)) {
       throw new FormatError(
         "DATABASE_DAMAGED",
@@ -182,13 +183,17 @@ function bringForwardAndVerify(db: Database): void {
   completeRecovery(db);
 }
 
-/** `isSizeKnown`: a file that is too short is damaged, and not what a power cut has left. */
-function applyLog(db: Database, isSizeKnown: boolean): OpenFile {
+/**
+ * `isSizeKnown`: a file that is too short is damaged, and not what a power cut has left. `hasAll`: the
+ * log says of the file that it has all of it, and nothing can have undone its end.
+ */
+function applyLog(db: Database, isSizeKnown: boolean, hasAll: boolean): OpenFile {
   const { files, log } = db;
   const { state } = log;
-  // The newest transaction is always applied: its journal may have outlived the power cut.
   const hasFile = files.size("database") > 0;
-  const from = hasFile ? Math.min(state.durableTxid, log.txid - 1) : lastEmptyTxid(db);
+  // Otherwise the newest is always applied: its journal may have outlived the power cut.
+  const newest = hasAll ? log.txid : log.txid - 1;
+  const from = hasFile ? Math.min(state.durableTxid, newest) : lastEmptyTxid(db);
   checkReplay(db, from, isSizeKnown ? files.size("database") : Infinity);
   // The database file must never hold what the log could still lose.
   if (!log.isCaughtUp) log.sync();
