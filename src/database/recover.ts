@@ -67,7 +67,9 @@ export function openDatabase(
     });
   }
   const database = new Database(name, host, databaseFiles, log);
-  database.counters.divergedHistories = files.list(path.join(directory, "diverged")).length;
+  if (names.includes("diverged")) {
+    database.counters.divergedHistories = files.list(path.join(directory, "diverged")).length;
+  }
   try {
     if (names.includes(QUARANTINE_MARK)) refuseMarked(database);
     recover(database, isMounted);

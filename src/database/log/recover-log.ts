@@ -17,6 +17,8 @@ import {
   RECORD_KIND,
   STATE_PAYLOAD_SIZE,
 } from "./record.ts";
+import { ReadAhead } from "./read-ahead.ts";
+import type { Readable } from "./read-ahead.ts";
 import type { FileMark, LogState, RecordHeader } from "./record.ts";
 
 export interface Segment {
@@ -183,7 +185,8 @@ export interface ScannedRecords extends LogPosition {
 }
 
 /** Reads a segment from its first record on, and verifies everything up to where it ends. */
-export function scanRecords(file: OpenFile, sizeBytes: number): ScannedRecords {
+export function scanRecords(segment: OpenFile, sizeBytes: number): ScannedRecords {
+  const file = new ReadAhead(segment, sizeBytes);
   let endOffset = 0;
   let position: LogPosition = { txid: 0, checksumHi: 0, checksumLo: 0 };
   let state = EMPTY_STATE;
@@ -262,7 +265,7 @@ interface ReadRecord {
 }
 
 /** Undefined when there is no complete and valid record at the offset. */
-function readRecord(file: OpenFile, offset: number, sizeBytes: number): ReadRecord | undefined {
+function readRecord(file: Readable, offset: number, sizeBytes: number): ReadRecord | undefined {
   if (offset + RECORD_HEADER_SIZE > sizeBytes) return undefined;
   const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
   if (file.readAt(bytes, 0, bytes.length, offset) < RECORD_HEADER_SIZE) return undefined;
@@ -287,7 +290,7 @@ function readState(bytes: Uint8Array): LogState | undefined {
   }
 }
 
-function verifyLtx(file: OpenFile, offset: number, lengthBytes: number): ReadRecord["ltx"] {
+function verifyLtx(file: Readable, offset: number, lengthBytes: number): ReadRecord["ltx"] {
   const decoder = new LtxDecoder({});
   const chunk = new Uint8Array(Math.min(READ_BYTES, lengthBytes));
   try {
