@@ -43,6 +43,7 @@ export interface ClusterNodeOptions {
   readonly nodeId: string;
   /** `lease.candidate`. */
   readonly isCandidate: boolean;
+  readonly electorate?: number;
   readonly streams: StreamServer;
   readonly client: Pick<StreamClient, "follow">;
   readonly lag: LagTracker;

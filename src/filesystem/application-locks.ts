@@ -96,7 +96,9 @@ export class ApplicationLocks {
         this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
         return;
       }
-      if (intent === "write" && (!this.#host.isPrimary() || node.entry.turns.isContended)) {
+      const { db, turns } = node.entry;
+      const isFree = this.#host.isPrimary() && !turns.isContended && !db.isFenced;
+      if (intent === "write" && !isFree) {
         if (this.#isCheckpointing(node, ownerLo, ownerHi)) {
           this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
           return;
