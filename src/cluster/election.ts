@@ -149,7 +149,8 @@ export class Election {
       if (!state.isCandidate || state.nodeId !== peer.nodeId) continue;
       const isForeign = clusterId.current !== undefined && state.clusterId !== clusterId.current;
       if (isForeign && state.clusterId !== undefined) continue;
-      known += 1;
+      // One without the cluster's data knows nothing of it.
+      if (state.clusterId !== undefined) known += 1;
       const missing = state.progress - own;
       if (missing > 0) return `${peer.hostname} is ahead by ${missing} transactions`;
     }

@@ -99,7 +99,7 @@ export class StreamClient {
     if (announced === undefined || openAcks === undefined || makeDurable === undefined) {
       return undefined;
     }
-    const databases = (): Iterable<string> => engine.databases.keys();
+    const databases = (): string[] => [...engine.databases.keys()];
     return new AckSender({ announced, log, databases, makeDurable, openChannel: openAcks });
   }
 

@@ -12,7 +12,7 @@ export interface AckChannel {
 export interface AckSenderOptions {
   readonly announced: AnnouncedDatabases;
   readonly log: Logger;
-  readonly databases: () => Iterable<string>;
+  readonly databases: () => readonly string[];
   /** Brings what a database has onto the disk. */
   readonly makeDurable: (database: string) => Promise<Position | undefined>;
   readonly openChannel: () => AckChannel;
@@ -39,7 +39,7 @@ export class AckSender {
   async open(): Promise<void> {
     if (this.#channel !== undefined) return;
     this.#channel = this.#options.openChannel();
-    for (const database of [...this.#options.databases()]) {
+    for (const database of this.#options.databases()) {
       if (!this.isAwaited(database)) continue;
       try {
         const position = await this.#options.makeDurable(database);

@@ -209,7 +209,7 @@ describe.each(SOME_MODES)("%s", (mode) => {
   });
 
   test("on-timeout async: without replicas commits do not wait", async () => {
-    const cluster = await started(mode, `${PATIENT.replace("}", ", on-timeout: async}")}`);
+    const cluster = await started(mode, PATIENT.replace("}", ", on-timeout: async}"));
     const { primary } = cluster;
     await cluster.proxy.set({ toServer: "hold" });
     const position = await positionOf(primary);
@@ -332,11 +332,14 @@ print("ok")`;
 test("readers on the primary go on while a commit in WAL mode waits, and do not see it", async () => {
   const cluster = await started("WAL", PATIENT);
   const { primary, replica } = cluster;
+  // Opened before: as root SQLite gives the WAL an owner, for which the kernel waits for the write.
+  const reader = cluster.connect(primary, "app.db");
+  const read = reader.prepare("SELECT x FROM t ORDER BY id").pluck();
   await cluster.proxy.set({ toServer: "hold" });
   const position = await positionOf(primary);
   const insert = startInsert(primary, "waiting");
   await untilAt(replica, await untilPositionMoves(primary, position));
-  expect(rows(cluster, primary)).toEqual(["first"]);
+  expect(read.all()).toEqual(["first"]);
   expect(insert.isOver).toBe(false);
   await cluster.proxy.heal();
   expect(await insert.said).toBe("ok");
@@ -359,6 +362,35 @@ test("what was acknowledged is on the disk of a replica that is killed, and it a
     replica.position("app.db") === undefined ? "no database" : undefined,
   );
   expect(rows(cluster, replica)).toEqual(expected);
+});
+
+test("a primary that is told to stop does so while a commit waits", async () => {
+  const cluster = await started("WAL", PATIENT);
+  const { primary, replica } = cluster;
+  await cluster.proxy.set({ toServer: "hold" });
+  const position = await positionOf(primary);
+  const insert = startInsert(primary, "pending");
+  await untilAt(replica, await untilPositionMoves(primary, position));
+  const { code } = await primary.stop();
+  expect(code).toBe(0);
+  expect(await insert.said).toMatch(/Error/);
+});
+
+test("a forwarded commit whose answer is lost is asked for, and that waits for the replica too", async () => {
+  // The right to write stays, so that the second insert needs no answer until its commit.
+  const cluster = await started("WAL", `${PATIENT}\nforward: {linger: 60s}`);
+  const { primary, replica } = cluster;
+  expect(await inserted(replica, "before")).toBe("ok");
+  const position = await positionOf(primary);
+  await cluster.proxy.set({ toClient: "drop" });
+  const insert = startInsert(replica, "lost");
+  await untilPositionMoves(primary, position);
+  await cluster.proxy.reset();
+  await cluster.proxy.heal();
+  expect(await insert.said).toBe("ok");
+  expect(rows(cluster, replica)).toEqual(["first", "before", "lost"]);
+  expect(rows(cluster, primary)).toEqual(["first", "before", "lost"]);
+  await cluster.verify();
 });
 
 test("single databases wait, others do not", async () => {
