@@ -81,16 +81,17 @@ export class ReplicaWaits {
     this.#syncLog();
   }
 
-  /** The same for whoever is no application: calls back when what there is now is safe, or not. */
+  /**
+   * The same for whoever is no application: calls back when what there is now is safe, or not. Also
+   * while nobody may write: it may become safe, as soon as a replica has come back.
+   */
   whenReplicated(then: (isAcknowledged: boolean) => void): void {
     this.forget();
-    const { duty } = this;
-    if (duty !== "wait") {
-      then(duty === "none");
-      return;
+    if (this.duty === "none") then(true);
+    else {
+      this.#begin(then);
+      this.#syncLog();
     }
-    this.#begin(then);
-    this.#syncLog();
   }
 
   #begin(answer: (isAcknowledged: boolean) => void): void {
