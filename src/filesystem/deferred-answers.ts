@@ -36,12 +36,16 @@ export class DeferredAnswers {
    * Any signal interrupts a call, and an application that only has a timer should not lose its
    * commit by it. Who is being killed cannot go before he has an answer, and does not care which: the
    * commit is in the log, and is finished as after any other death. One that the primary decides
-   * about is not: it must be carried out or taken back before the writer's locks go.
+   * about is not: it must be carried out or taken back before the writer's locks go. The kernel tells
+   * of the first signal only; who is killed after another one waits as long as the commit does.
    */
   interrupt(uniqueLo: number, uniqueHi: number): void {
     const deferred = this.#waiting.get(keyOf(uniqueLo, uniqueHi));
     if (deferred === undefined || deferred.db.isUndecided) return;
-    if (isBeingKilled(deferred.pid)) deferred.answer("io");
+    if (!isBeingKilled(deferred.pid)) return;
+    deferred.answer("io");
+    // The call may have been the removal of a journal, which has taken place.
+    deferred.db.kernel.invalidateName("journal");
   }
 }
 

@@ -9,7 +9,7 @@ import { startPython } from "../../support/shell.ts";
 const MODES = ["WAL", "DELETE", "TRUNCATE", "PERSIST"];
 const WAIT_MS = 30_000;
 /** Longer than any test waits: what returns did not return because of it. */
-const PATIENT = "sync: {replicas: 1, timeout: 25s}";
+const PATIENT = "sync: {replicas: 1, timeout: 60s}";
 
 cleanUpAfterEach();
 
@@ -296,11 +296,10 @@ db.execute("PRAGMA journal_mode=${mode}")
 db.execute("INSERT INTO t(x) VALUES ('orphan')")`;
     const insert = startPython(primary.file("app.db"), source, kill.signal);
     await untilAt(replica, await untilPositionMoves(primary, position));
-    const killedAtMs = performance.now();
     kill.abort();
     await insert;
-    // Far less than what the commit would have waited.
-    expect(performance.now() - killedAtMs).toBeLessThan(10_000);
+    // It was not the end of the wait that let it go.
+    expect(primary.log).not.toContain("its outcome is unknown");
     expect(rows(cluster, primary)).toEqual(["first", "orphan"]);
     await cluster.proxy.heal();
     expect(await inserted(primary, "after", 20_000)).toBe("ok");
