@@ -84,7 +84,7 @@ test("replicas are a number or a part of the cluster", () => {
   expect(problem("sync:\n  databases:\n    a.db: most")).toContain(
     "litefs.yml:3: sync.databases.a.db must be a number, majority or all",
   );
-  expect(problem("sync:\n  databases:\n    a.db:")).toContain("a.db is missing its value");
+  expect(problem("sync:\n  databases:\n    a.db:")).toContain("majority or all, not nothing");
   expect(parse("sync: {databases: {__proto__: 1}}").sync.databases).toEqual(
     Object.fromEntries([["__proto__", 1]]),
   );
