@@ -235,7 +235,8 @@ export class ClusterNode {
     } else {
       const reason = options.force === true ? undefined : await this.#election.refusal();
       if (reason !== undefined) {
-        const cost = "with -force what only others have is lost to the cluster and kept aside there";
+        const cost =
+          "with -force what only others have is lost to the cluster and kept aside there";
         throw new LitefsError("PROMOTION_REFUSED", `${reason}; ${cost}`);
       }
       if (options.force === true) this.#election.force();

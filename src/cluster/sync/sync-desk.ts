@@ -127,6 +127,8 @@ export class SyncDesk {
   /** This node is not the primary any more, and the engine has ended every wait already. */
   endAll(): void {
     this.#databases.clear();
+    // With another primary they may leave the history in which they were there.
+    for (const positions of this.#replicas.values()) positions.clear();
   }
 
   close(): void {

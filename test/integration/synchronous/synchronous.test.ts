@@ -145,7 +145,11 @@ describe.each(MODES)("%s", (mode) => {
     expect(await waitsWith(primary, "acknowledged")).toBeGreaterThan(0);
     await cluster.verify();
   });
+});
 
+const SOME_MODES = ["WAL", "DELETE"];
+
+describe.each(SOME_MODES)("%s", (mode) => {
   test("a timeout is an error, and nobody writes until the replica has what it was about", async () => {
     const cluster = await started(mode, "sync: {replicas: 1, timeout: 1s}");
     const { primary, replica } = cluster;
@@ -166,11 +170,7 @@ describe.each(MODES)("%s", (mode) => {
     expect(await waitsWith(primary, "timed-out")).toBe(1);
     await cluster.verify();
   });
-});
 
-const SOME_MODES = ["WAL", "DELETE"];
-
-describe.each(SOME_MODES)("%s", (mode) => {
   test("without replicas nobody writes, and readers go on", async () => {
     const cluster = await started(mode, PATIENT);
     const { primary } = cluster;

@@ -257,6 +257,12 @@ test("with the role everything is forgotten, also a timer that runs", async () =
   acknowledge(0, at(5));
   expect(engine.settlements).toEqual([]);
   expect(desk.status.fenced).toEqual([]);
+  // The primary again: what was acknowledged before is not any more.
+  desk.endAll();
+  engine.commit(at(5));
+  expect(engine.settlements).toEqual([]);
+  acknowledge(0, at(5));
+  expect(engine.settlements).toHaveLength(1);
 });
 
 test("only whom the next primary could be counts, where there can be another", () => {
