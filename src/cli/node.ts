@@ -10,6 +10,7 @@ import type { LeaseProvider } from "../cluster/lease.ts";
 import { LagTracker } from "../cluster/replication/lag.ts";
 import { StreamClient } from "../cluster/replication/stream-client.ts";
 import { StreamServer } from "../cluster/replication/stream-server.ts";
+import { SyncDesk } from "../cluster/sync/sync-desk.ts";
 import type { Config } from "../config/config.ts";
 import { Scrubber } from "../filesystem/scrubber.ts";
 import { leaveCleanMark, takeCleanMark } from "./clean-mark.ts";
@@ -24,6 +25,7 @@ import { errorText } from "../lib/errors.ts";
 import { createLogger } from "../lib/log.ts";
 import type { Logger } from "../lib/log.ts";
 import { createMetrics } from "../metrics/registry.ts";
+import type { MetricsRegistry } from "../metrics/registry.ts";
 import { claimDataDirectory } from "./data-directory.ts";
 import type { DataDirectoryClaim } from "./data-directory.ts";
 import { planExec } from "./exec-plan.ts";
@@ -32,6 +34,7 @@ import { createLeaseProvider } from "./lease-provider.ts";
 import { parseListenAddress } from "./listen-address.ts";
 import type { RunNode, RunNodeOptions } from "./run-node-type.ts";
 import { FORWARDED_SIGNALS, Supervisor } from "./supervisor.ts";
+import { electorateFor, syncPolicyOf } from "./sync-policy.ts";
 
 const HEARTBEAT_INTERVAL_MS = 1_000;
 const STREAM_READ_TIMEOUT_MS = 5_000;
@@ -66,6 +69,7 @@ class Node {
   #http: HttpServer | undefined;
   #cluster: ClusterNode | undefined;
   #forwarder: Forwarder | undefined;
+  #sync: SyncDesk | undefined;
   #onSignal: ((name: NodeJS.Signals) => void) | undefined;
 
   constructor(config: Config, options: RunNodeOptions, logger: Logger) {
@@ -144,6 +148,7 @@ class Node {
         maxCount: config.data.keptCopies,
         maxBytes: config.data.keptCopiesMaxSizeMegabytes * 1024 * 1024,
       },
+      sync: syncPolicyOf(config),
       onFatal: (error) => {
         logger.error("the mount thread failed", { error: errorText(error) });
         this.#fatal.resolve(EXIT_FATAL);
@@ -242,6 +247,7 @@ class Node {
       filter: config.lease.databases.length > 0 ? new Set(config.lease.databases) : undefined,
       readTimeoutMs: STREAM_READ_TIMEOUT_MS,
       maxBufferedBytes: MAX_BUFFERED_BYTES,
+      makeDurable: (database) => engine.makeDurable(database),
     });
     const loans: LoanDesk = new LoanDesk({
       engine,
@@ -262,6 +268,20 @@ class Node {
       isPrimary: () => cluster.role.isPrimary,
     });
     this.#forwarder = forwarder;
+    const policy = syncPolicyOf(config);
+    const sync =
+      policy &&
+      new SyncDesk({
+        engine,
+        policy,
+        timeoutMs: config.sync.timeoutMs,
+        countsOnlyCandidates: config.lease.type !== "static",
+        clock,
+        log,
+        isPrimary: () => cluster.role.isPrimary,
+        onWaited: (tookMs, outcome) => metrics.syncWaited(tookMs, outcome),
+      });
+    this.#sync = sync;
     const events: EventHub = new EventHub(engine, () => cluster.role, log);
     const cluster: ClusterNode = new ClusterNode({
       engine,
@@ -269,6 +289,7 @@ class Node {
       clusterId,
       nodeId,
       isCandidate,
+      electorate: electorateFor(config),
       streams,
       client: {
         follow: (url, observer, signal, leave) => {
@@ -286,11 +307,14 @@ class Node {
       recallLoans: () => loans.recallAll(),
       onRoleChange: ({ isPrimary }) => {
         if (isPrimary) forwarder.setPrimary(undefined);
-        else loans.endAll();
+        else {
+          loans.endAll();
+          sync?.endAll();
+        }
         events.roleChanged();
       },
     });
-    const metrics = createMetrics({
+    const metrics: MetricsRegistry = createMetrics({
       databases: engine.databases,
       isPrimary: () => cluster.role.isPrimary,
       lagMs: () => lag.lagMs(),
@@ -303,6 +327,7 @@ class Node {
         return remainingMs === Infinity ? undefined : remainingMs;
       },
       applyLatencyMs: () => cluster.applyLatencyMs,
+      syncStatus: () => sync?.status,
     });
     const importer = new DatabaseImporter({
       dataDirectory: config.data.dir,
@@ -319,6 +344,7 @@ class Node {
       streams,
       events,
       loans,
+      sync,
       metrics,
       log,
       importer,
@@ -425,6 +451,7 @@ class Node {
       await this.#attempt("abort", async () => await mount?.abort());
     // Whoever waits for the primary in a write would keep the mount from being unmounted.
     this.#forwarder?.close();
+    this.#sync?.close();
     await this.#attempt("release the lease", async () => await this.#cluster?.stop());
     await this.#attempt("stop the http server", async () => await this.#http?.close());
     const engine = this.#engine;

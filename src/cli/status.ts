@@ -26,6 +26,7 @@ function describe(status: Members): string {
     ["ready", text(status["ready"])],
     ["cluster", text(status["clusterID"]) || "none yet"],
     ["lag", lagText(status["lagMs"])],
+    ...syncRows(members(status["sync"])),
   ];
   const databases = list(status["databases"]).map((database) => [
     text(database["name"]),
@@ -41,6 +42,7 @@ function describe(status: Members): string {
     replica["candidate"] === true ? "candidate" : "replica",
     `${text(replica["unsentTransactions"])} transactions behind`,
     `since ${text(replica["connectedAt"])}`,
+    ...(replica["acknowledges"] === true ? ["acknowledges"] : []),
   ]);
   return (
     table(rows) +
@@ -62,6 +64,21 @@ function leaseText(lease: Members | undefined): string {
   if (typeof ageMs !== "number" || typeof remainingMs !== "number") return text(lease["type"]);
   const seconds = (ms: number): string => (ms / 1000).toFixed(1);
   return `${text(lease["type"])}, held for ${seconds(ageMs)} s, covered for ${seconds(remainingMs)} s`;
+}
+
+/** Of commits that wait for replicas: how many are there, and what comes of it if too few are. */
+function syncRows(sync: Members | undefined): string[][] {
+  if (sync === undefined) return [];
+  const names = (value: unknown): string =>
+    Array.isArray(value) ? value.map(text).join(", ") : "";
+  const fenced = names(sync["fenced"]);
+  const degraded = names(sync["degraded"]);
+  const troubles = [
+    ...(fenced === "" ? [] : [`nobody may write: ${fenced}`]),
+    ...(degraded === "" ? [] : [`commits do not wait: ${degraded}`]),
+  ];
+  const replicas = `${text(sync["replicas"])} replicas acknowledge`;
+  return [["sync", [replicas, ...troubles].join("; ")]];
 }
 
 /** A replica that was never in sync shows the largest number there is. */

@@ -43,6 +43,7 @@ export interface ClusterNodeOptions {
   readonly nodeId: string;
   /** `lease.candidate`. */
   readonly isCandidate: boolean;
+  readonly electorate?: number;
   readonly streams: StreamServer;
   readonly client: Pick<StreamClient, "follow">;
   readonly lag: LagTracker;
@@ -234,7 +235,8 @@ export class ClusterNode {
     } else {
       const reason = options.force === true ? undefined : await this.#election.refusal();
       if (reason !== undefined) {
-        const cost = "with -force its transactions are lost to the cluster and kept aside there";
+        const cost =
+          "with -force what only others have is lost to the cluster and kept aside there";
         throw new LitefsError("PROMOTION_REFUSED", `${reason}; ${cost}`);
       }
       if (options.force === true) this.#election.force();

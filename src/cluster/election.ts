@@ -21,6 +21,11 @@ export interface ElectionOptions {
   readonly nodeId: string;
   /** `lease.candidate`. */
   readonly isCandidate: boolean;
+  /**
+   * Of how many candidates this one must know how far they are, itself included, so that it cannot
+   * miss what replicas have acknowledged; absent or 0 to do with those that answer.
+   */
+  readonly electorate?: number;
   readonly clock: Clock;
   readonly log: Logger;
   /** Asks a peer how far it is; rejects when it does not answer in time. */
@@ -136,6 +141,7 @@ export class Election {
         }
       }),
     );
+    let known = 1;
     for (const answer of answers) {
       if (answer === undefined) continue;
       const { peer, state } = answer;
@@ -143,10 +149,15 @@ export class Election {
       if (!state.isCandidate || state.nodeId !== peer.nodeId) continue;
       const isForeign = clusterId.current !== undefined && state.clusterId !== clusterId.current;
       if (isForeign && state.clusterId !== undefined) continue;
+      // One without the cluster's data knows nothing of it.
+      if (state.clusterId !== undefined) known += 1;
       const missing = state.progress - own;
       if (missing > 0) return `${peer.hostname} is ahead by ${missing} transactions`;
     }
-    return undefined;
+    const { electorate = 0 } = this.#options;
+    // A cluster without data has acknowledged nothing.
+    if (known >= electorate || (await lease.clusterId()) === undefined) return undefined;
+    return `only ${known} of the ${electorate} candidates answer of which one must have all that replicas have acknowledged`;
   }
 
   #defer(reason: string): void {

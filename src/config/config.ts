@@ -1,3 +1,5 @@
+import type { SyncRule } from "../cluster/sync/quorum.ts";
+
 /**
  * A configuration file after parsing, defaults and validation. Property names are the keys of the
  * file in camel case, with the unit appended where there is one; schema.ts holds kinds, defaults
@@ -14,6 +16,7 @@ export interface Config {
   readonly proxy: ProxyConfig;
   readonly lease: LeaseConfig;
   readonly forward: ForwardConfig;
+  readonly sync: SyncConfig;
   readonly backup: BackupConfig;
   readonly log: LogConfig;
   readonly tracing: TracingConfig;
@@ -101,6 +104,14 @@ export interface ForwardConfig {
   readonly enabled: boolean;
   readonly lingerMs: number;
   readonly timeoutMs: number;
+}
+
+export interface SyncConfig {
+  readonly replicas: SyncRule;
+  readonly databases: Readonly<Record<string, SyncRule>>;
+  readonly nodes: number;
+  readonly timeoutMs: number;
+  readonly onTimeout: "refuse" | "async";
 }
 
 export interface BackupConfig {

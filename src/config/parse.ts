@@ -158,6 +158,7 @@ function isConfig(root: unknown): root is Config {
 
 function defaultValue(option: Option): OptionValue {
   if (option.kind === "strings" || option.kind === "exec") return [];
+  if (option.kind === "sync-rules") return {};
   if (option.kind === "duration") return parseDuration(String(option.default)) ?? NaN;
   return option.default ?? "";
 }

@@ -20,6 +20,8 @@ function kindText(option: Option): string {
     duration: "duration",
     strings: "list of texts",
     exec: "command line, or list of `{cmd, if-candidate}`",
+    "sync-rule": "whole number, `majority`, `all`",
+    "sync-rules": "mapping of names to such values",
   };
   return texts[option.kind];
 }

@@ -16,7 +16,16 @@ export interface Option {
   readonly meaning: string;
 }
 
-export type OptionKind = "bool" | "string" | "choice" | "integer" | "duration" | "strings" | "exec";
+export type OptionKind =
+  | "bool"
+  | "string"
+  | "choice"
+  | "integer"
+  | "duration"
+  | "strings"
+  | "exec"
+  | "sync-rule"
+  | "sync-rules";
 
 const top: readonly Option[] = [
   {
@@ -341,6 +350,42 @@ const forward: readonly Option[] = [
   },
 ];
 
+const sync: readonly Option[] = [
+  {
+    key: "sync.replicas",
+    kind: "sync-rule",
+    default: 0,
+    meaning:
+      "How many replicas must have a transaction on their disks before its COMMIT returns: a number, majority or all; 0 waits for none. Not in LiteFS.",
+  },
+  {
+    key: "sync.databases",
+    kind: "sync-rules",
+    meaning: "The same for single databases, by their names.",
+  },
+  {
+    key: "sync.nodes",
+    kind: "integer",
+    default: 0,
+    meaning:
+      "How many nodes the cluster has that may be counted, the primary included; required for majority and all.",
+  },
+  {
+    key: "sync.timeout",
+    kind: "duration",
+    default: "3s",
+    meaning: "How long a commit waits for the replicas.",
+  },
+  {
+    key: "sync.on-timeout",
+    kind: "choice",
+    choices: ["refuse", "async"],
+    default: "refuse",
+    meaning:
+      "Without enough replicas, refuse: nobody writes, and a commit that was sent already ends in an I/O error; or async: commits do not wait until they are back.",
+  },
+];
+
 const backup: readonly Option[] = [
   {
     key: "backup.type",
@@ -407,6 +452,7 @@ export const OPTIONS: readonly Option[] = [
   ...proxy,
   ...lease,
   ...forward,
+  ...sync,
   ...backup,
   ...log,
   ...tracing,

@@ -1,4 +1,6 @@
 import * as path from "node:path";
+import type { SyncRule } from "../cluster/sync/quorum.ts";
+import { isDatabaseName } from "../wire/database-name.ts";
 import type { Config, ConsulConfig, EtcdConfig, LeaseConfig } from "./config.ts";
 import { ConfigError } from "./config-error.ts";
 import type { Environment } from "./expand-env.ts";
@@ -31,6 +33,7 @@ export function validateConfig(
   const port = check.port("http.addr", config.http.addr);
   check.proxy();
   check.backup();
+  check.sync();
   return {
     ...config,
     data: { ...config.data, dir: dataDir },
@@ -89,6 +92,28 @@ class Check {
     if (type === "file" && directory === "") {
       throw this.#error("backup.path", "backup.path is required with backup.type file");
     }
+  }
+
+  sync(): void {
+    const { replicas, databases, nodes, timeoutMs } = this.#config.sync;
+    const rules: [string, SyncRule][] = [["sync.replicas", replicas]];
+    for (const [name, rule] of Object.entries(databases)) {
+      if (!isDatabaseName(name)) {
+        throw this.#error("sync.databases", `sync.databases: "${name}" is no name of a database`);
+      }
+      rules.push([`sync.databases: ${name}`, rule]);
+    }
+    for (const [key, rule] of rules) {
+      const line = key.split(":", 1)[0] ?? key;
+      if (typeof rule === "string" && nodes < 2) {
+        throw this.#error(line, `${key}: ${rule} needs sync.nodes, the number of nodes, 2 or more`);
+      }
+      if (typeof rule === "number" && nodes > 0 && rule > nodes - 1) {
+        const problem = `${key}: ${rule} replicas are more than a cluster with sync.nodes ${nodes} has`;
+        throw this.#error(line, problem);
+      }
+    }
+    if (timeoutMs <= 0) throw this.#error("sync.timeout", "sync.timeout must be more than 0");
   }
 
   lease(port: number, machine: Machine, env: Environment): LeaseConfig {

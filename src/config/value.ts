@@ -1,11 +1,18 @@
 import { isMap, isScalar, isSeq, type Node } from "yaml";
+import type { SyncRule } from "../cluster/sync/quorum.ts";
 import { assertNever } from "../lib/assert.ts";
 import type { ExecEntry } from "./config.ts";
 import { parseDuration } from "./duration.ts";
 import type { Option } from "./schema.ts";
 import { splitShellWords } from "./shell-words.ts";
 
-export type OptionValue = string | number | boolean | readonly string[] | readonly ExecEntry[];
+export type OptionValue =
+  | string
+  | number
+  | boolean
+  | readonly string[]
+  | readonly ExecEntry[]
+  | Readonly<Record<string, SyncRule>>;
 
 /** A value of the file that is not of its option's kind. The node says where it stands. */
 export class WrongValue extends Error {
@@ -34,6 +41,10 @@ export function readValue(option: Option, node: Node): OptionValue {
       return readStrings(option.key, node);
     case "exec":
       return readExec(option.key, node);
+    case "sync-rule":
+      return readSyncRule(option.key, node);
+    case "sync-rules":
+      return readSyncRules(option.key, node);
     default:
       return assertNever(option.kind);
   }
@@ -80,6 +91,29 @@ function readDuration(key: string, node: Node): number {
   if (durationMs !== undefined) return durationMs;
   const problem = `${key} must be a duration such as 10s, 1m30s or 500ms, not ${describe(node)}`;
   throw new WrongValue(node, problem);
+}
+
+function readSyncRule(key: string, node: Node): SyncRule {
+  if (isScalar(node)) {
+    const { value } = node;
+    if (value === "majority" || value === "all") return value;
+    if (typeof value === "number" && Number.isInteger(value) && value >= 0) return value;
+  }
+  const problem = `${key} must be a number, majority or all, not ${describe(node)}`;
+  throw new WrongValue(node, problem);
+}
+
+function readSyncRules(key: string, node: Node): Readonly<Record<string, SyncRule>> {
+  if (!isMap<Node, Node | null>(node)) {
+    throw new WrongValue(node, `${key} must have the form {name: replicas}, not ${describe(node)}`);
+  }
+  const rules = new Map<string, SyncRule>();
+  for (const { key: name, value } of node.items) {
+    const database = readString(key, name);
+    if (value === null) throw new WrongValue(name, `${key}.${database} is missing its value`);
+    rules.set(database, readSyncRule(`${key}.${database}`, value));
+  }
+  return Object.fromEntries(rules);
 }
 
 function readStrings(key: string, node: Node): string[] {

@@ -54,6 +54,8 @@ export function* applyReceived(
   transactions: readonly ReceivedTransaction[],
 ): Job<ApplyResult> {
   if (db.status === "quarantined") return { kind: "quarantined", reason: db.reason };
+  const [first] = transactions;
+  if (first !== undefined) db.noteArrival(first.header.maxTxid, first.postHi, first.postLo);
   // Before any lock is taken: nobody need wait for what is here already.
   if (newOnes(db, transactions).length === 0) return { kind: "applied", position: db.position };
   return isLocalWal(db, locks)

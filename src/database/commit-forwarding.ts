@@ -11,6 +11,15 @@ import type { FinalOutcome, Outcome } from "./outcome.ts";
 /** Carries out the decision about a commit, and says how the application's call ends. */
 export type Settle = (decision: Decision) => FinalOutcome;
 
+interface Pending {
+  readonly encoded: EncodedCommit;
+  readonly spool: LtxSpool;
+  readonly settle: Settle;
+  answer: ((outcome: FinalOutcome) => void) | undefined;
+  /** What the application is to be told if the primary says so: it is carried out here already. */
+  early: FinalOutcome | undefined;
+}
+
 /**
  * The commits of a database whose primary is another node. One at a time: while it is being
  * decided, the application that made it waits in its call and holds SQLite's write lock.
@@ -20,7 +29,7 @@ export type Settle = (decision: Decision) => FinalOutcome;
  */
 export class CommitForwarding {
   readonly #db: Database;
-  #waiting: { answer: ((outcome: FinalOutcome) => void) | undefined } | undefined;
+  #waiting: Pending | undefined;
 
   constructor(db: Database) {
     this.#db = db;
@@ -55,20 +64,47 @@ export class CommitForwarding {
     const { header, postHi, postLo } = encoded;
     const position = { txid: header.maxTxid, checksum: halvesToBigint(postHi, postLo) };
     const { ltx, path } = spool;
-    this.#waiting = { answer: undefined };
+    const pending: Pending = { encoded, spool, settle, answer: undefined, early: undefined };
+    this.#waiting = pending;
     arbiter.submit({ position, ltx, path, isDurable }, (isCommitted) => {
-      this.#decided(isCommitted, encoded, spool, settle);
+      this.#decided(isCommitted, pending);
     });
     return "later";
   }
 
-  #decided(isCommitted: boolean, encoded: EncodedCommit, spool: LtxSpool, settle: Settle): void {
+  /**
+   * The primary has this transaction and waits until its replicas have it too, of which this node is
+   * one. So it is committed here before the answer, which is about the application alone.
+   */
+  arrived(txid: number, hi: number, lo: number): void {
+    const pending = this.#waiting;
+    if (pending === undefined || pending.early !== undefined) return;
+    const { header, postHi, postLo } = pending.encoded;
+    if (header.maxTxid !== txid || (postHi ^ hi) !== 0 || (postLo ^ lo) !== 0) return;
+    if (!this.#append(pending.encoded, pending.spool)) return;
+    pending.early = pending.settle("committed");
+    this.#db.forwarded();
+  }
+
+  #decided(isCommitted: boolean, pending: Pending): void {
+    const { spool, answer } = pending;
+    const outcome = pending.early ?? this.#carryOut(isCommitted, pending);
+    spool.discard();
+    this.#waiting = undefined;
+    // It stays, but SQLite takes it for rolled back: whoever gives up its lock has it published.
+    const isUnknown = outcome === "ok" && !isCommitted;
+    if (isUnknown) this.#db.suspect = true;
+    this.#answer(isUnknown ? "io" : outcome, answer);
+  }
+
+  #carryOut(isCommitted: boolean, { encoded, spool, settle }: Pending): FinalOutcome {
     const isAppended = isCommitted && this.#append(encoded, spool);
     const outcome = settle(isAppended ? "committed" : "refused");
-    spool.discard();
     if (isAppended) this.#db.forwarded();
-    const answer = this.#waiting?.answer;
-    this.#waiting = undefined;
+    return outcome;
+  }
+
+  #answer(outcome: FinalOutcome, answer: Pending["answer"]): void {
     if (outcome === "ok") {
       answer?.(outcome);
       return;

@@ -1,4 +1,4 @@
-import { LitefsError } from "../lib/errors.ts";
+import type { LitefsError } from "../lib/errors.ts";
 import { CHECKSUM_FLAG_HI, Crc64, halvesToBigint, pageCrc } from "../ltx/crc64.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import type { LtxHeader } from "../ltx/header.ts";
@@ -40,8 +40,8 @@ export interface Commit {
   readonly wal: WalRange;
   readonly timestampMs: number;
   readonly nodeId: bigint;
-  /** Whether it may still be acknowledged. */
-  isCovered(): boolean;
+  /** Why it may not be acknowledged any more. */
+  refusal(): LitefsError | undefined;
   /**
    * `pages` are all pages of the database, and the old ones are gone: the checksum is computed
    * from these alone.
@@ -71,10 +71,8 @@ export function appendCommit(store: PageStore, log: TransactionLog, commit: Comm
     const writer = log.begin(plan.header);
     writePages(plan, commit.pages, writer);
     log.finish(writer, plan.header, plan.postHi, plan.postLo);
-    // This thread may have been stopped for long since it was asked the first time.
-    if (!commit.isCovered()) {
-      throw new LitefsError("LEASE_EXPIRED", "the lease has expired while this was written");
-    }
+    const refusal = commit.refusal();
+    if (refusal !== undefined) throw refusal;
   } catch (error) {
     log.truncateTo(mark);
     throw error;

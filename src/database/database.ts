@@ -1,4 +1,4 @@
-import { errorText } from "../lib/errors.ts";
+import { errorText, LitefsError } from "../lib/errors.ts";
 import type { Position } from "../lib/position.ts";
 import type { WalHeader } from "../sqlite/wal.ts";
 import { FRAME_HEADER_SIZE, frameOffset } from "../sqlite/wal.ts";
@@ -17,6 +17,7 @@ import type { OpenTransaction } from "./open-transaction.ts";
 import { outcomeOf } from "./outcome.ts";
 import type { FinalOutcome, Outcome } from "./outcome.ts";
 import { PageStore } from "./page-store.ts";
+import { ReplicaWaits } from "./replica-waits.ts";
 import { writeQuarantineMark } from "./quarantine-mark.ts";
 import { RollbackCapture } from "./rollback-capture.ts";
 import { invalidatePages } from "./stale-pages.ts";
@@ -76,6 +77,10 @@ export class Database implements WalCaptureOwner {
   /** Set while another node, the primary, has lent this one the right to write. */
   arbiter: CommitArbiter | undefined;
   readonly #forwarding = new CommitForwarding(this);
+  /** Undefined when no commit on this node ever waits for replicas. */
+  readonly replicaWaits: ReplicaWaits | undefined;
+  /** On a replica: the primary waits until this node has on its disk what it sends. */
+  isAcknowledging = false;
 
   constructor(name: string, host: DatabaseHost, files: DatabaseFiles, log: TransactionLog) {
     this.name = name;
@@ -93,6 +98,7 @@ export class Database implements WalCaptureOwner {
     };
     this.store.pageSize = log.state.pageSize;
     this.store.pageCount = log.state.pageCount;
+    this.replicaWaits = host.sync && new ReplicaWaits(this, host.sync);
   }
 
   get applied(): AppliedPositions {
@@ -140,6 +146,11 @@ export class Database implements WalCaptureOwner {
     return !this.host.isPrimary() || this.host.mayCommit();
   }
 
+  /** On the primary: nobody may write, because too few replicas would have it. */
+  get isFenced(): boolean {
+    return this.replicaWaits?.duty === "refuse";
+  }
+
   /** At a commit point: it is refused, so that SQLite rolls back. */
   refusesUncovered(): boolean {
     if (this.isCovered) return false;
@@ -149,12 +160,26 @@ export class Database implements WalCaptureOwner {
     return true;
   }
 
+  /** Why a commit may not be acknowledged, asked when its record is in the log. */
+  #refusal(): LitefsError | undefined {
+    // Not before, because what turns out to be the end of a rollback is always welcome.
+    if (this.isFenced) return new LitefsError("TOO_FEW_REPLICAS", "too few replicas acknowledge");
+    // This thread may have been stopped for long since it was asked the first time.
+    if (this.isCovered) return undefined;
+    return new LitefsError("LEASE_EXPIRED", "the lease has expired while this was written");
+  }
+
   /** Told once, after an operation was answered with "later". */
   whenDecided(then: (outcome: FinalOutcome) => void): void {
-    this.#forwarding.whenDecided(then);
+    if (this.isUndecided) this.#forwarding.whenDecided(then);
+    else this.replicaWaits?.whenDecided(then);
   }
   get isUndecided(): boolean {
     return this.#forwarding.isPending;
+  }
+  /** The stream brings a transaction, perhaps the one that is being decided. */
+  noteArrival(txid: number, hi: number, lo: number): void {
+    if (this.isAcknowledging) this.#forwarding.arrived(txid, hi, lo);
   }
   /** Sends a commit to the primary; `settle` carries out here what was decided there. */
   submit(
@@ -238,17 +263,22 @@ export class Database implements WalCaptureOwner {
     if (this.status === "quarantined") return "io";
     switch (kind) {
       case "wal":
-        return this.#writeWal(offset, data, start, length);
+        return this.#orLater(this.#writeWal(offset, data, start, length));
       case "shm":
         this.counters.shmWrites++;
         this.files.getOrCreate("shm").writeAt(data, start, length, offset);
         return "ok";
       case "journal":
         this.counters.journalWrites++;
-        return this.#rollback.writeJournal(offset, data, start, length);
+        return this.#orLater(this.#rollback.writeJournal(offset, data, start, length));
       case "database":
         return this.#writeDatabase(offset, data, start, length);
     }
+  }
+
+  /** What commits on a synchronous primary is answered when the replicas have it. */
+  #orLater(outcome: Outcome): Outcome {
+    return this.replicaWaits === undefined ? outcome : this.replicaWaits.outcomeOf(outcome);
   }
 
   truncate(kind: FileKind, sizeBytes: number): Outcome {
@@ -260,7 +290,7 @@ export class Database implements WalCaptureOwner {
         this.files.getOrCreate("shm").truncate(sizeBytes);
         return "ok";
       case "journal":
-        return this.#rollback.truncateJournal(sizeBytes);
+        return this.#orLater(this.#rollback.truncateJournal(sizeBytes));
       case "database":
         return this.#truncateDatabase(sizeBytes);
     }
@@ -282,7 +312,9 @@ export class Database implements WalCaptureOwner {
   unlink(kind: FileKind): Outcome {
     if (this.status === "quarantined") return "io";
     if (kind === "database") return this.drop();
-    if (kind === "journal") return this.#rollback.journalEnds(() => this.files.remove(kind));
+    if (kind === "journal") {
+      return this.#orLater(this.#rollback.journalEnds(() => this.files.remove(kind)));
+    }
     if (kind === "wal") this.#forgetWal();
     this.files.remove(kind);
     return "ok";
@@ -323,8 +355,11 @@ export class Database implements WalCaptureOwner {
   forgetOpenChanges(): void {
     this.#rollbackCapture?.forget();
   }
+  /** Its callers cannot wait: they close a file, or give up a lock. */
   endLooseWrites(): Outcome {
-    return this.#rollback.endLooseWrites();
+    const outcome = this.#rollback.endLooseWrites();
+    this.replicaWaits?.forget();
+    return outcome;
   }
 
   #writeDatabase(offset: number, data: Uint8Array, start: number, length: number): Outcome {
@@ -355,7 +390,7 @@ export class Database implements WalCaptureOwner {
       wal,
       timestampMs: this.host.nowMs(),
       nodeId: this.host.nodeId,
-      isCovered: () => this.isCovered,
+      refusal: () => this.#refusal(),
     };
   }
 
@@ -371,6 +406,7 @@ export class Database implements WalCaptureOwner {
     this.counters.commits++;
     this.status = "ok";
     this.host.changed(this.name);
+    this.replicaWaits?.committed();
   }
 
   // The WAL.
@@ -479,7 +515,7 @@ export class Database implements WalCaptureOwner {
   /** An application removes the database: on the primary that is a transaction of its own. */
   drop(): Outcome {
     if (this.store.pageCount > 0) {
-      if (!this.host.mayCommit() || this.isLent) return "read-only";
+      if (!this.host.mayCommit() || this.isLent || this.isFenced) return "read-only";
       try {
         this.appendDeletion();
       } catch (error) {

@@ -22,15 +22,20 @@ export interface Engine {
 
   /**
    * Applies transactions of one database, in order, on a replica. Each `ltx` is one complete,
-   * uncompressed or compressed LTX file. Resolves when readers of the mount can see them.
+   * uncompressed or compressed LTX file. Resolves when readers of the mount can see them, and with
+   * `isDurable` when they are on the disk as well.
    */
-  applyTransactions(database: string, ltx: readonly Uint8Array[]): Promise<ApplyResult>;
+  applyTransactions(
+    database: string,
+    ltx: readonly Uint8Array[],
+    isDurable?: boolean,
+  ): Promise<ApplyResult>;
 
   /**
    * Applies the LTX in a file, which the engine consumes: a snapshot replaces the database, a
    * transaction too large for memory continues it.
    */
-  applyLtxFile(database: string, path: string): Promise<ApplyResult>;
+  applyLtxFile(database: string, path: string, isDurable?: boolean): Promise<ApplyResult>;
 
   /** Where an LTX that is being received may be stored (same file system as the database). */
   snapshotPath(database: string): string;

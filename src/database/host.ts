@@ -1,6 +1,7 @@
 import type { Logger } from "../lib/log.ts";
 import type { KeepAsideLimits } from "./keep-aside.ts";
 import type { DatabaseFiles, FileKind } from "./database-files.ts";
+import type { SyncHost } from "./replica-waits.ts";
 
 /** What the databases of a node share; owned by the mount thread. */
 export interface DatabaseHost {
@@ -17,6 +18,8 @@ export interface DatabaseHost {
   readonly keepAside: KeepAsideLimits;
   /** The position of a database has moved, or its status has changed. */
   changed(name: string): void;
+  /** Set when commits wait for replicas. */
+  readonly sync?: SyncHost | undefined;
   /** A dropped database's files: to be closed when nobody has them open any more. */
   retired(files: DatabaseFiles): void;
 }

@@ -347,6 +347,7 @@ export class RollbackCapture {
     const pageCount = databasePageCount(header, sizeBytes);
     const changesPageSize = header.pageSize !== store.pageSize && store.pageCount > 0;
     const isWhole = dirty.isWhole || changesPageSize || this.#hasLargeHole(pageCount);
+    if (isWhole && this.#db.isFenced) return "read-only";
     try {
       if (!host.isPrimary()) return this.#forward(isWhole, pageCount, end);
       if (isWhole) {

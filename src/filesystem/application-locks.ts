@@ -96,7 +96,7 @@ export class ApplicationLocks {
         this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
         return;
       }
-      if (intent === "write" && (!this.#host.isPrimary() || node.entry.turns.isContended)) {
+      if (intent === "write" && !this.#isFree(node.entry)) {
         if (this.#isCheckpointing(node, ownerLo, ownerHi)) {
           this.replies.replyError(uniqueLo, uniqueHi, errno.EAGAIN);
           return;
@@ -237,6 +237,11 @@ export class ApplicationLocks {
       entry.db.endLooseWrites();
     }
     this.#lockReleased(node);
+  }
+
+  /** Nobody else has the right to write, and it is not that nobody may. */
+  #isFree({ db, turns }: DatabaseEntry): boolean {
+    return this.#host.isPrimary() && !turns.isContended && !db.isFenced;
   }
 
   /** The right to write is with another node, and none of it with this owner. */

@@ -18,6 +18,7 @@ import { FilePool } from "../database/file-pool.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { Files } from "../database/files.ts";
 import type { DatabaseHost, Job, Wait } from "../database/host.ts";
+import type { SyncHost } from "../database/replica-waits.ts";
 import { Scrub } from "../database/scrub.ts";
 import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
@@ -26,6 +27,7 @@ import { openDatabase, reopenDatabase } from "../database/recover.ts";
 import { applyLtxFile } from "../database/apply-file.ts";
 import { Snapshot } from "../database/snapshot.ts";
 import { ChangeTurn } from "./change-turn.ts";
+import { durably } from "./durably.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { LitefsFileSystem } from "./litefs-file-system.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
@@ -39,6 +41,7 @@ import type {
 } from "./messages.ts";
 import { isDatabaseName } from "./names.ts";
 import { Outbox, Retrievals } from "./notifier.ts";
+import { SyncService } from "./sync-service.ts";
 import { WriteService } from "./write-service.ts";
 
 export interface ServiceOptions {
@@ -67,9 +70,11 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   readonly logger: Logger;
   readonly nodeId: bigint;
   readonly keepAside: KeepAsideLimits;
+  readonly sync: SyncHost | undefined;
   onStop: () => void = () => undefined;
   readonly #options: ServiceOptions;
   readonly #writes: WriteService;
+  readonly #replicas: SyncService;
   readonly #words: Int32Array;
   readonly #turn: ChangeTurn;
   readonly #outbox: Outbox;
@@ -97,6 +102,17 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.logger = options.logger;
     this.nodeId = options.data.nodeId;
     this.keepAside = options.data.keepAside;
+    const { sync } = options.data;
+    this.#replicas = new SyncService({
+      find: (name) => this.fileSystem.entries.get(name),
+      post: (entry) => {
+        this.#changed.delete(entry.db.name);
+        options.post({ type: "commit-waits", state: updateOf(entry) }, []);
+      },
+      replicaCount: () => Atomics.load(this.#words, SHARED.replicas),
+      rest: (entry) => this.#releaseFiles(entry),
+    });
+    this.sync = sync && this.#replicas.hostFor(sync);
     this.#isPrimary = options.data.isPrimary;
     this.#primaryHostname = options.data.primaryHostname;
     this.#phase = options.data.phase;
@@ -268,10 +284,17 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         this.fileSystem.checkQuiet();
         return;
       case "apply":
-        this.#apply(request.id, request.database, request.ltx);
+        this.#apply(request);
         return;
       case "apply-file":
-        this.#applyFile(request.id, request.database, request.path);
+        this.#applyFile(request);
+        return;
+      case "make-durable":
+        this.#reply(request.id, this.#replicas.makeDurable(request.database));
+        return;
+      case "settle-waits":
+        this.#replicas.settle(request.database, request.settlement);
+        this.#reply(request.id, undefined);
         return;
       case "open-snapshot":
         this.#openSnapshot(request.id, request.database);
@@ -332,6 +355,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     if (!changes) return;
     for (const entry of this.fileSystem.entries.values()) {
       entry.roleChanged();
+      entry.db.replicaWaits?.roleChanged();
       // Applications write the wal-index of a primary; what we know of it is worth nothing after.
       entry.forgetIndex();
       const { db } = entry;
@@ -357,10 +381,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     return this.fileSystem.entries.get(name) ?? this.#open(name);
   }
 
-  #apply(id: number, name: string, ltx: readonly Uint8Array[]): void {
-    const entry = this.#entry(name);
+  #apply({ id, database, ltx, isDurable }: Extract<MountRequest, { type: "apply" }>): void {
+    const entry = this.#entry(database);
     entry.enqueue(
-      () => applyTransactions(entry.db, entry.local, entry, ltx),
+      () => durably(entry.db, isDurable, applyTransactions(entry.db, entry.local, entry, ltx)),
       (result) => {
         this.#reply(id, result);
         this.#applied(entry);
@@ -383,10 +407,11 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     );
   }
 
-  #applyFile(id: number, name: string, file: string): void {
-    const entry = this.#entry(name);
+  #applyFile(request: Extract<MountRequest, { type: "apply-file" }>): void {
+    const { id, isDurable, path: file } = request;
+    const entry = this.#entry(request.database);
     entry.enqueue(
-      () => applyLtxFile(entry.db, entry.local, entry, file),
+      () => durably(entry.db, isDurable, applyLtxFile(entry.db, entry.local, entry, file)),
       (result) => {
         this.#reply(id, result);
         this.#releaseFiles(entry);

@@ -20,6 +20,7 @@ import type { FuseRequest } from "../fuse/request.ts";
 import { WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { ApplicationLocks } from "./application-locks.ts";
 import { Conversion, startsLikeDatabase } from "./conversion.ts";
+import { DeferredAnswers } from "./deferred-answers.ts";
 import { DirectoryListings } from "./directory-listings.ts";
 import type { DirectoryEntry } from "./directory-listings.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
@@ -37,7 +38,7 @@ import type { PlainNode } from "./plain-node.ts";
 import { PlainRequests } from "./plain-requests.ts";
 import { Renames } from "./renames.ts";
 import { changeAccess } from "./shown-access.ts";
-import { atOnce, whenFinal } from "./when-final.ts";
+import { atOnce } from "./when-final.ts";
 import { WalRunway } from "./wal-runway.ts";
 
 /**
@@ -58,6 +59,7 @@ export class LitefsFileSystem implements FuseHandler {
   readonly #conversion: Conversion;
   readonly #locks: ApplicationLocks;
   readonly #runway: WalRunway;
+  readonly #deferred = new DeferredAnswers();
   #replies!: FuseReplies;
 
   /** Ordinary files are kept in a directory of their own. */
@@ -93,7 +95,9 @@ export class LitefsFileSystem implements FuseHandler {
     const runway = this.#runway;
     const renames = new Renames(host, names, plain, this.#conversion);
     const flush = (): void => outbox.flush();
-    const options = { host, nodes, handles, names, plain, plainRequests, renames, runway, flush };
+    const deferred = this.#deferred;
+    const files = { nodes, handles, names, plain, plainRequests, renames, runway };
+    const options = { host, ...files, deferred, flush };
     this.#nameRequests = new NameRequests(options);
     this.#plain = plain;
     this.#plainRequests = plainRequests;
@@ -238,7 +242,7 @@ export class LitefsFileSystem implements FuseHandler {
     }
     const { uniqueLo, uniqueHi } = request;
     if (node.kind === "database") this.#handles.markWritten(fields.fh);
-    whenFinal(node.entry.db, this.#truncate(node, fields.size), (final) => {
+    this.#deferred.whenFinal(request, node.entry.db, this.#truncate(node, fields.size), (final) => {
       if (final === "ok") this.#replyAttributes({ uniqueLo, uniqueHi }, node);
       else this.#replyOutcome(uniqueLo, uniqueHi, final);
     });
@@ -367,24 +371,15 @@ export class LitefsFileSystem implements FuseHandler {
     if (outcome === "ok") {
       this.#replies.replyWrite(uniqueLo, uniqueHi, size);
       this.#host.afterReply();
-    } else if (outcome === "later") this.#writeLater(node, uniqueLo, uniqueHi, offset, size);
-    else this.#replyOutcome(uniqueLo, uniqueHi, outcome);
-  }
-
-  /** The primary decides about the commit that this write completes. */
-  #writeLater(
-    node: FileNode,
-    uniqueLo: number,
-    uniqueHi: number,
-    offset: number,
-    size: number,
-  ): void {
-    node.entry.db.whenDecided((final) => {
+      return;
+    }
+    const { pid } = request;
+    this.#deferred.whenFinal({ uniqueLo, uniqueHi, pid }, entry.db, outcome, (final) => {
       if (final !== "ok") {
         this.#replyOutcome(uniqueLo, uniqueHi, final);
         return;
       }
-      if (node.kind === "wal") this.#runway.extend(node, offset + size);
+      if (kind === "wal") this.#runway.extend(node, offset + size);
       this.#replies.replyWrite(uniqueLo, uniqueHi, size);
       this.#host.afterReply();
     });
@@ -460,7 +455,7 @@ export class LitefsFileSystem implements FuseHandler {
 
   /** A drop is a commit: it needs the lease, and that nobody else has the right to write. */
   #mayDrop({ entry }: FileNode): boolean {
-    return this.#host.mayCommit() && !entry.db.isLent;
+    return this.#host.mayCommit() && !entry.db.isLent && !entry.db.isFenced;
   }
 
   release(request: FuseRequest, fh: number): void {
@@ -514,6 +509,7 @@ export class LitefsFileSystem implements FuseHandler {
   }
 
   interrupt(targetLo: number, targetHi: number): void {
+    this.#deferred.interrupt(targetLo, targetHi);
     this.#locks.interrupt(targetLo, targetHi);
   }
 

@@ -6,6 +6,8 @@ import type {
   LoanResult,
   WriteEvent,
 } from "../database/write-engine.ts";
+import type { WaitSettlement } from "../database/sync-engine.ts";
+import type { SyncPolicy } from "../database/sync-policy.ts";
 import type { Position } from "../lib/position.ts";
 import type {
   ApplyResult,
@@ -29,6 +31,8 @@ export interface MountThreadData {
   readonly logFormat: "text" | "json";
   readonly logTimestamp: boolean;
   readonly keepAside: KeepAsideLimits;
+  /** Undefined when no commit ever waits for replicas. */
+  readonly sync: SyncPolicy | undefined;
 }
 
 /** From the main thread. Those with an `id` are answered by a result with the same one. */
@@ -39,12 +43,21 @@ export type MountRequest =
       readonly id: number;
       readonly database: string;
       readonly ltx: readonly Uint8Array[];
+      readonly isDurable: boolean;
     }
   | {
       readonly type: "apply-file";
       readonly id: number;
       readonly database: string;
       readonly path: string;
+      readonly isDurable: boolean;
+    }
+  | { readonly type: "make-durable"; readonly id: number; readonly database: string }
+  | {
+      readonly type: "settle-waits";
+      readonly id: number;
+      readonly database: string;
+      readonly settlement: WaitSettlement;
     }
   | { readonly type: "open-snapshot"; readonly id: number; readonly database: string }
   | { readonly type: "next-pages"; readonly id: number; readonly snapshot: number }
@@ -131,6 +144,7 @@ export type MountResult =
   | SnapshotPagesMessage
   | LoanResult
   | ForwardResult
+  | Position
   | boolean
   | readonly DatabaseUpdate[]
   | undefined;
@@ -146,6 +160,8 @@ export type MountEvent =
   | { readonly type: "opened"; readonly databases: readonly DatabaseUpdate[] }
   | { readonly type: "changed"; readonly databases: readonly DatabaseUpdate[] }
   | { readonly type: "write"; readonly event: WriteEvent }
+  /** A commit waits for replicas. Not by way of "changed", which may be told a little later. */
+  | { readonly type: "commit-waits"; readonly state: DatabaseUpdate }
   | { readonly type: "result"; readonly id: number; readonly result: MountResult }
   | { readonly type: "failure"; readonly id: number; readonly code: string; readonly text: string }
   /** Notifications for the main thread to write, in order; then `settledBatch` is this batch. */
@@ -169,6 +185,8 @@ export const SHARED = {
   settledBatch: 4,
   /** Milliseconds behind the primary, for `.lag`. */
   lagMs: 5,
+  /** How many replicas tell what they have on their disks. */
+  replicas: 6,
 } as const;
 /** Behind the words: the requests of the kernel, counted by the mount thread. */
 export const SHARED_REQUEST_COUNTS_OFFSET_BYTES = 32;

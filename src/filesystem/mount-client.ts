@@ -20,6 +20,8 @@ import type {
 } from "../database/write-engine.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
+import type { SyncEngine, WaitSettlement } from "../database/sync-engine.ts";
+import type { SyncPolicy } from "../database/sync-policy.ts";
 import { LogReader } from "../database/log/log-reader.ts";
 import { errorCode, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
@@ -59,6 +61,8 @@ export interface MountClientOptions {
   readonly logger: Logger;
   readonly log: { format: "text" | "json"; timestamp: boolean; debug: boolean };
   readonly keepAside: KeepAsideLimits;
+  /** Undefined when no commit ever waits for replicas. */
+  readonly sync?: SyncPolicy | undefined;
   /** The mount thread is gone although nobody stopped it: the node must end. */
   readonly onFatal: (error: Error) => void;
 }
@@ -81,7 +85,7 @@ const NAME_PAUSE_MS = 50;
  * The mount thread, as the main thread uses it. Messages wait in a port; a wake-up through the
  * kernel brings the mount thread out of its blocking read to look at them.
  */
-export class MountClient implements Engine, WriteEngine {
+export class MountClient implements Engine, WriteEngine, SyncEngine {
   readonly databases: Map<string, DatabaseUpdate> = new Map<string, DatabaseUpdate>();
   readonly #options: MountClientOptions;
   readonly #words = new Int32Array(new SharedArrayBuffer(SHARED_BYTES));
@@ -99,6 +103,7 @@ export class MountClient implements Engine, WriteEngine {
   readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
   readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
   readonly #writeListeners: ((event: WriteEvent) => void)[] = [];
+  #onCommitWaits: (database: string, position: Position) => void = () => undefined;
   readonly #readers = new Map<string, LogReader>();
   readonly #ended = Promise.withResolvers<"unmounted" | "stopped">();
   #worker: Worker | undefined;
@@ -143,6 +148,7 @@ export class MountClient implements Engine, WriteEngine {
       logFormat: log.format,
       logTimestamp: log.timestamp,
       keepAside: this.#options.keepAside,
+      sync: this.#options.sync,
     };
     this.#worker = startMountThread(data);
     const opened = Promise.withResolvers<void>();
@@ -259,12 +265,17 @@ export class MountClient implements Engine, WriteEngine {
     }
   }
 
-  async applyTransactions(database: string, ltx: readonly Uint8Array[]): Promise<ApplyResult> {
-    return (await this.#call({ type: "apply", database, ltx })) as ApplyResult;
+  async applyTransactions(
+    database: string,
+    ltx: readonly Uint8Array[],
+    isDurable = false,
+  ): Promise<ApplyResult> {
+    return (await this.#call({ type: "apply", database, ltx, isDurable })) as ApplyResult;
   }
 
-  async applyLtxFile(database: string, file: string): Promise<ApplyResult> {
-    return (await this.#call({ type: "apply-file", database, path: file })) as ApplyResult;
+  async applyLtxFile(database: string, file: string, isDurable = false): Promise<ApplyResult> {
+    const call: Call = { type: "apply-file", database, path: file, isDurable };
+    return (await this.#call(call)) as ApplyResult;
   }
 
   snapshotPath(database: string): string {
@@ -340,6 +351,21 @@ export class MountClient implements Engine, WriteEngine {
     this.#writeListeners.push(listener);
   }
 
+  // SyncEngine.
+
+  setReplicaCount(count: number): void {
+    Atomics.store(this.#words, SHARED.replicas, count);
+  }
+  onCommitWaits(listener: (database: string, position: Position) => void): void {
+    this.#onCommitWaits = listener;
+  }
+  async settleWaits(database: string, settlement: WaitSettlement): Promise<void> {
+    await this.#call({ type: "settle-waits", database, settlement });
+  }
+  async makeDurable(database: string): Promise<Position | undefined> {
+    return (await this.#call({ type: "make-durable", database })) as Position | undefined;
+  }
+
   async enforceRetention(olderThanMs: number): Promise<void> {
     await this.#call({ type: "enforce-retention", olderThanMs });
   }
@@ -381,6 +407,10 @@ export class MountClient implements Engine, WriteEngine {
         return;
       case "write":
         for (const listener of this.#writeListeners) listener(event.event);
+        return;
+      case "commit-waits":
+        this.#update([event.state]);
+        this.#onCommitWaits(event.state.name, event.state.position);
         return;
       case "result":
         this.#calls.get(event.id)?.resolve(event.result);

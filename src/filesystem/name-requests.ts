@@ -4,6 +4,7 @@ import * as errno from "../fuse/errno.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import type { FileKind } from "../database/database-files.ts";
+import type { DeferredAnswers } from "./deferred-answers.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
 import type { HandleTable } from "./handle-table.ts";
@@ -17,7 +18,7 @@ import type { PlainNode } from "./plain-node.ts";
 import type { PlainRequests } from "./plain-requests.ts";
 import type { Renames } from "./renames.ts";
 import type { WalRunway } from "./wal-runway.ts";
-import { atOnce, whenFinal } from "./when-final.ts";
+import { atOnce } from "./when-final.ts";
 
 type RequestId = Pick<FuseRequest, "uniqueLo" | "uniqueHi">;
 
@@ -30,6 +31,7 @@ export interface NameRequestsOptions {
   readonly plainRequests: PlainRequests;
   readonly renames: Renames;
   readonly runway: WalRunway;
+  readonly deferred: DeferredAnswers;
   /** Sends the notifications that have collected. */
   flush(): void;
 }
@@ -116,8 +118,10 @@ export class NameRequests {
     } else if (node?.type === "file") {
       const { entry, kind } = node;
       const { uniqueLo, uniqueHi } = request;
-      whenFinal(entry.db, entry.db.unlink(kind), (outcome) => {
-        if (outcome === "ok") this.#unlinked(entry, kind);
+      this.#options.deferred.whenFinal(request, entry.db, entry.db.unlink(kind), (outcome) => {
+        // Also when nobody knows whether the commit counts that the journal was for.
+        const isGone = kind === "journal" && !entry.db.files.exists(kind);
+        if (outcome === "ok" || isGone) this.#unlinked(entry, kind);
         this.#replyOutcome({ uniqueLo, uniqueHi }, outcome);
         // The drop was one more transaction, after the last file was closed.
         if (entry.openCount("any") === 0) host.closed(entry);

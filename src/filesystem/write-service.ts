@@ -64,7 +64,7 @@ export class WriteService {
         this.#host.reply(id, undefined);
         return;
       case "has-position":
-        this.#host.reply(id, this.#hasPosition(request.database, request.position));
+        this.#hasPosition(id, request.database, request.position);
         return;
       case "decide-commit":
         this.#host.find(request.database)?.turns.decide(request.commit, request.isCommitted);
@@ -75,9 +75,13 @@ export class WriteService {
     }
   }
 
-  #hasPosition(database: string, { txid, checksum }: Position): boolean {
+  #hasPosition(id: number, database: string, { txid, checksum }: Position): void {
     const { db } = this.#host.find(database) ?? {};
-    return db?.applied.has(txid, bigintHi(checksum), bigintLo(checksum)) === true;
+    const has = db?.applied.has(txid, bigintHi(checksum), bigintLo(checksum)) === true;
+    // Whoever asks lets his application's COMMIT return.
+    if (has && db.replicaWaits !== undefined) {
+      db.replicaWaits.whenReplicated((isSafe) => this.#host.reply(id, isSafe));
+    } else this.#host.reply(id, has);
   }
 
   #lend(id: number, database: string, loan: string): void {
@@ -89,7 +93,12 @@ export class WriteService {
       this.#host.reply(id, { kind: "refused", reason: "invalid database name" });
       return;
     }
-    this.#host.entry(database).turns.lend(loan, (result) => this.#host.reply(id, result));
+    const entry = this.#host.entry(database);
+    if (entry.db.isFenced) {
+      this.#host.reply(id, { kind: "refused", reason: "too few replicas acknowledge" });
+      return;
+    }
+    entry.turns.lend(loan, (result) => this.#host.reply(id, result));
   }
 
   /** The answer goes out when the log has it, and does not wait for the readers here. */
@@ -97,33 +106,52 @@ export class WriteService {
     const entry = this.#host.entry(forwarded.database);
     const { db } = entry;
     let isAnswered = false;
+    let isWaiting = false;
     const answer = (result: ForwardResult): void => {
       if (!isAnswered) this.#host.reply(id, result);
       isAnswered = true;
     };
     const node: ForwardedBy = {
-      isPermitted: () => this.#host.mayCommit() && entry.turns.loan === forwarded.loan,
+      isPermitted: () =>
+        this.#host.mayCommit() && entry.turns.loan === forwarded.loan && !db.isFenced,
       onLogged: () => {
         if (forwarded.isDurable) db.log.sync();
         db.counters.commits++;
-        answer({ kind: "committed", position: db.position });
         db.host.changed(db.name);
+        const { position } = db;
+        if (db.replicaWaits === undefined) answer({ kind: "committed", position });
+        else {
+          isWaiting = true;
+          db.replicaWaits.whenReplicated((isSafe) => {
+            answer(isSafe ? { kind: "committed", position } : UNKNOWN);
+          });
+        }
       },
     };
     entry.enqueue(
       () => applyForwarded(entry, forwarded, node),
       (result) => {
-        if (result.kind === "applied") answer({ kind: "committed", position: result.position });
-        else answer({ kind: "refused", reason: result.reason });
+        if (isWaiting) {
+          // For the replicas, and that is answered on its own.
+        } else if (result.kind === "applied") {
+          answer({ kind: "committed", position: result.position });
+        } else answer({ kind: "refused", reason: result.reason });
         this.#host.applied(entry);
       },
       (error) => {
-        if (isAnswered) db.host.logger.error("cannot show a transaction", { error: String(error) });
+        if (isAnswered || isWaiting)
+          db.host.logger.error("cannot show a transaction", { error: String(error) });
         else this.#host.fail(id, error);
       },
     );
   }
 }
+
+/** The sender's application gets an error, and the stream brings the transaction. */
+const UNKNOWN: ForwardResult = {
+  kind: "refused",
+  reason: "too few replicas have acknowledged it in time: it may or may not stay",
+};
 
 function* applyForwarded(
   entry: DatabaseEntry,

@@ -93,6 +93,7 @@ export class WriteTurns implements CommitArbiter {
       return undefined;
     }
     if (this.#host.isPrimary()) {
+      if (this.#entry.db.isFenced) return "busy";
       if (request.node.kind === "database" && this.#isAppWriting) {
         // He holds a read lock, for whose end the commit of the one who writes has to wait.
         this.#keepPlace();

@@ -2,6 +2,7 @@ import type { PrimaryInfo } from "../cluster/lease.ts";
 import type { EventHub } from "../cluster/events.ts";
 import type { LoanDesk } from "../cluster/forwarding/loan-desk.ts";
 import type { StreamServer } from "../cluster/replication/stream-server.ts";
+import type { SyncDesk } from "../cluster/sync/sync-desk.ts";
 import type { Engine, NodeRole } from "../database/engine.ts";
 import type { Logger } from "../lib/log.ts";
 import type { DatabaseImporter } from "./database-import.ts";
@@ -21,6 +22,8 @@ export interface NodeApi {
   readonly streams: StreamServer;
   readonly events: EventHub;
   readonly loans: LoanDesk;
+  /** Undefined when no commit ever waits for replicas. */
+  readonly sync?: SyncDesk | undefined;
   readonly metrics: MetricsSource;
   readonly log: Logger;
   readonly importer: DatabaseImporter;

@@ -10,6 +10,7 @@ import { DualProtocolListener } from "./listener.ts";
 import type { ListenAddress } from "./listener.ts";
 import type { NodeApi } from "./node-api.ts";
 import { sendText } from "./replies.ts";
+import { registerAcks } from "./routes/acks.ts";
 import { registerCheck } from "./routes/check.ts";
 import { registerDebugVars } from "./routes/debug-vars.ts";
 import { registerEvents } from "./routes/events.ts";
@@ -154,6 +155,7 @@ function registerAll(app: FastifyInstance, node: NodeApi, closing: AbortSignal):
   registerEvents(app, node, closing);
   registerMetrics(app, node);
   registerStream(app, node);
+  registerAcks(app, node);
   registerHalt(app, node);
   registerTransactions(app, node);
   registerDebugVars(app, node);

@@ -1,5 +1,6 @@
-import { collectDefaultMetrics, Counter, Gauge, Registry } from "prom-client";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { RoleCounters } from "../cluster/cluster-node.ts";
+import type { SyncStatus, WaitOutcome } from "../cluster/sync/sync-desk.ts";
 import type { DatabaseState } from "../database/engine.ts";
 import { databaseSeriesText } from "./database-series.ts";
 import type { DatabaseMetric } from "./database-series.ts";
@@ -21,10 +22,14 @@ export interface MetricsSources {
   leaseRemainingMs(): number | undefined;
   /** Between a transaction at its origin and its visibility here, by database. */
   applyLatencyMs(): ReadonlyMap<string, number>;
+  /** Undefined when no commit ever waits for replicas. */
+  syncStatus(): SyncStatus | undefined;
 }
 
 export interface MetricsRegistry {
   readonly contentType: string;
+  /** A commit has waited for replicas. Such a commit can afford to be counted. */
+  syncWaited(tookMs: number, outcome: WaitOutcome): void;
   text(): Promise<string>;
 }
 
@@ -138,6 +143,7 @@ export function createMetrics(sources: MetricsSources): MetricsRegistry {
   });
   registerNodeMetrics(registry, sources);
   registerElections(registry, sources);
+  const syncWaits = registerSync(registry, sources);
   const series: readonly DatabaseMetric[] = [
     ...DATABASE_METRICS.map((metric) => ({ ...metric, series: metric.value })),
     latencies(sources),
@@ -145,6 +151,7 @@ export function createMetrics(sources: MetricsSources): MetricsRegistry {
   ];
   return {
     contentType: registry.contentType,
+    syncWaited: (tookMs, outcome) => syncWaits.observe({ outcome }, tookMs / 1000),
     text: async () => {
       const node = await registry.metrics();
       return node + (await databaseSeriesText(series, sources.databases));
@@ -214,6 +221,51 @@ function registerElections(registry: Registry, sources: MetricsSources): void {
     help: "For how long the lease of the primary covers commits without a renewal; else 0.",
     registers: [registry],
     collect: () => remaining.set((sources.leaseRemainingMs() ?? 0) / 1000),
+  });
+}
+
+/** From a fast network and disk to the default of `sync.timeout`, and beyond. */
+const SYNC_WAIT_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3, 10];
+
+function registerSync(registry: Registry, sources: MetricsSources): Histogram<"outcome"> {
+  const gauges: readonly (readonly [
+    name: string,
+    help: string,
+    value: (s: SyncStatus) => number,
+  ])[] = [
+    [
+      "litefs_sync_replicas",
+      "Replicas that tell the primary what they have on their disks.",
+      ({ replicas }) => replicas.length,
+    ],
+    [
+      "litefs_sync_fenced_databases",
+      "Databases that nobody may write, because too few replicas would have it.",
+      ({ fenced }) => fenced.length,
+    ],
+    [
+      "litefs_sync_degraded_databases",
+      "Databases whose commits go on without the replicas they should wait for.",
+      ({ degraded }) => degraded.length,
+    ],
+  ];
+  for (const [name, help, value] of gauges) {
+    const gauge: Gauge = new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect: () => {
+        const status = sources.syncStatus();
+        gauge.set(status === undefined ? 0 : value(status));
+      },
+    });
+  }
+  return new Histogram({
+    name: "litefs_sync_wait_seconds",
+    help: "Time that commits have waited for replicas, by how the wait ended.",
+    labelNames: ["outcome"],
+    buckets: SYNC_WAIT_BUCKETS,
+    registers: [registry],
   });
 }
 

@@ -15,6 +15,8 @@ export interface ElectedClusterOptions {
   readonly nodes?: number;
   /** Lines of YAML of the `lease` section, for the backend; `KEY` stands for a key of its own. */
   readonly lease: readonly string[];
+  /** Lines of YAML added to the configuration of every node. */
+  readonly config?: string;
 }
 
 /** Nodes that elect their primary, each a process with a mount, in one temporary directory. */
@@ -39,7 +41,7 @@ export class ElectedCluster {
           name: `n${i}`,
           directory: path.join(directory, `n${i}`),
           port,
-          config: "",
+          config: options.config ?? "",
           isPrimary: false,
           primaryName: "",
           primaryPort: 0,

@@ -38,6 +38,9 @@ export class FakeEngine implements Engine {
   /** What a test wants to happen before writers are quiet. */
   beforePause: () => Promise<void> = () => Promise.resolve();
   openSnapshots = 0;
+  /** Calls that apply something, and those among them whose result must be on the disk. */
+  applies = 0;
+  durableApplies = 0;
 
   constructor(options: FakeEngineOptions) {
     this.#options = options;
@@ -131,7 +134,12 @@ export class FakeEngine implements Engine {
     };
   }
 
-  async applyTransactions(name: string, ltx: readonly Uint8Array[]): Promise<ApplyResult> {
+  async applyTransactions(
+    name: string,
+    ltx: readonly Uint8Array[],
+    isDurable = false,
+  ): Promise<ApplyResult> {
+    this.#countApply(isDurable);
     const decided = await this.beforeApply(name, ltx.length);
     if (decided !== undefined) return decided;
     await turn();
@@ -144,7 +152,13 @@ export class FakeEngine implements Engine {
     return { kind: "applied", position: database.position };
   }
 
-  async applyLtxFile(name: string, file: string): Promise<ApplyResult> {
+  #countApply(isDurable: boolean): void {
+    this.applies += 1;
+    if (isDurable) this.durableApplies += 1;
+  }
+
+  async applyLtxFile(name: string, file: string, isDurable = false): Promise<ApplyResult> {
+    this.#countApply(isDurable);
     const decided = await this.beforeApply(name, 1);
     if (decided !== undefined) return decided;
     await turn();

@@ -1,5 +1,6 @@
 import type { ApplyResult, Engine } from "../../database/engine.ts";
 import { assert, assertNever } from "../../lib/assert.ts";
+import type { Position } from "../../lib/position.ts";
 
 /** Transactions handed to the engine in one call. */
 const MAX_BATCH_BYTES = 8 * 1024 * 1024;
@@ -15,8 +16,10 @@ export interface ItemInfo {
 
 export interface ApplyQueueOptions {
   readonly engine: Engine;
+  /** Whether the primary waits until transactions of a database are on the disk here. */
+  isAwaited(database: string): boolean;
   /** The last transaction of a batch that readers of the mount can now see. */
-  onApplied(database: string, last: Item): void;
+  onApplied(database: string, last: Item, position: Position): void;
   /** The stream can go on: only this database is out of service. */
   onQuarantined(database: string, reason: string): void;
   /** The stream must end: what it brought does not continue what is here. */
@@ -144,19 +147,20 @@ export class ApplyQueue {
 
   #apply(database: string, batch: Batch): Promise<ApplyResult> {
     const { engine } = this.#options;
+    const isDurable = this.#options.isAwaited(database);
     if (batch.last.kind === "file") {
-      return engine.applyLtxFile(database, batch.last.path);
+      return engine.applyLtxFile(database, batch.last.path, isDurable);
     }
     const ltx: Uint8Array[] = [];
     for (const item of batch.items) if (item.kind === "ltx") ltx.push(item.ltx);
-    return engine.applyTransactions(database, ltx);
+    return engine.applyTransactions(database, ltx, isDurable);
   }
 
   /** False when nothing more of this database can be applied. */
   #settle(database: string, batch: Batch, result: ApplyResult): boolean {
     switch (result.kind) {
       case "applied":
-        this.#options.onApplied(database, batch.last);
+        this.#options.onApplied(database, batch.last, result.position);
         return true;
       case "mismatch":
         this.#options.onMismatch(database, result);

@@ -1,6 +1,8 @@
 import * as http2 from "node:http2";
 import * as net from "node:net";
 import { LitefsError } from "../../lib/errors.ts";
+import type { AckChannel } from "../sync/ack-sender.ts";
+import { SYNC_HEADER } from "../sync/announced-databases.ts";
 import type { OpenedStream, OpenStream, OpenStreamRequest } from "./stream-transport.ts";
 
 /** Bytes in flight before the sender must wait: 16 MiB fill 1 Gbit/s at 130 ms round trip. */
@@ -62,9 +64,12 @@ function exchange(
       session.on("error", () => stream.destroy());
       stream.on("error", () => undefined);
       const clusterId = headers["litefs-cluster-id"];
+      const sync = headers[SYNC_HEADER];
       resolve({
         status: headers[":status"] ?? 0,
         clusterId: typeof clusterId === "string" ? clusterId : undefined,
+        sync: typeof sync === "string" ? sync : undefined,
+        openAcks: () => openAcks(session, url, request.nodeId),
         body: bodyOf(stream),
         destroy: (reason) => {
           stream.destroy(reason);
@@ -74,6 +79,27 @@ function exchange(
     });
     stream.end(request.body);
   });
+}
+
+/** On the same connection. Without it this node would follow, and never count: so both end. */
+function openAcks(session: http2.ClientHttp2Session, url: URL, nodeId: string): AckChannel {
+  const stream = session.request({
+    ":method": "POST",
+    ":path": "/acks",
+    ":authority": url.host,
+    "litefs-id": nodeId,
+  });
+  stream.on("error", () => undefined);
+  stream.once("close", () => session.destroy());
+  stream.once("response", (headers) => {
+    if (headers[":status"] !== 200) session.destroy();
+  });
+  stream.resume();
+  return {
+    write: (bytes) => {
+      if (stream.writable) stream.write(bytes);
+    },
+  };
 }
 
 async function* bodyOf(stream: http2.ClientHttp2Stream): AsyncGenerator<Uint8Array> {

@@ -2,9 +2,12 @@ import type { Engine } from "../../database/engine.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { LitefsError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
+import type { Position } from "../../lib/position.ts";
 import { encodePositionMap } from "../../wire/position-map.ts";
 import type { ClusterIdStore } from "../cluster-id.ts";
 import type { LagTracker } from "./lag.ts";
+import { AckSender } from "../sync/ack-sender.ts";
+import { announcedDatabases } from "../sync/announced-databases.ts";
 import { HealingDelays } from "./quarantine-healer.ts";
 import { SnapshotNeeds } from "./snapshot-needs.ts";
 import { StreamReception } from "./stream-reception.ts";
@@ -28,6 +31,8 @@ export interface StreamClientOptions {
   readonly readTimeoutMs: number;
   /** Received and not yet applied bytes beyond which reading pauses. */
   readonly maxBufferedBytes: number;
+  /** Brings what a database has onto the disk. Without it this node acknowledges nothing. */
+  readonly makeDurable?: (database: string) => Promise<Position | undefined>;
 }
 
 /** What becomes of one connection. */
@@ -75,6 +80,7 @@ export class StreamClient {
         observer: this.#joining(observer, connection.clusterId),
         needs: this.#needs,
         healingDelays: this.#healingDelays,
+        acks: this.#acksOf(connection),
         signal,
         leave,
       };
@@ -84,6 +90,17 @@ export class StreamClient {
       leave.removeEventListener("abort", onAbort);
       connection.destroy();
     }
+  }
+
+  /** Undefined when the primary does not wait for this node. */
+  #acksOf({ openAcks, sync }: OpenedStream): AckSender | undefined {
+    const { engine, log, makeDurable } = this.#options;
+    const announced = announcedDatabases(sync);
+    if (announced === undefined || openAcks === undefined || makeDurable === undefined) {
+      return undefined;
+    }
+    const databases = (): string[] => [...engine.databases.keys()];
+    return new AckSender({ announced, log, databases, makeDurable, openChannel: openAcks });
   }
 
   /** A node belongs to the cluster, and may be its primary, once it has had all its data. */

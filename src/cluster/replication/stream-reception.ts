@@ -2,7 +2,9 @@ import * as fs from "node:fs/promises";
 import { assertNever } from "../../lib/assert.ts";
 import { FormatError, LitefsError } from "../../lib/errors.ts";
 import type { StreamFrame } from "../../wire/frames.ts";
+import type { Position } from "../../lib/position.ts";
 import { StreamParser } from "../../wire/stream-parser.ts";
+import type { AckSender } from "../sync/ack-sender.ts";
 import { ApplyQueue } from "./apply-queue.ts";
 import type { Item } from "./apply-queue.ts";
 import { LtxReceiver } from "./ltx-receiver.ts";
@@ -27,6 +29,8 @@ export interface ReceptionParts {
   readonly observer: StreamObserver;
   readonly needs: SnapshotNeeds;
   readonly healingDelays: HealingDelays;
+  /** Undefined when the primary does not wait for this node. */
+  readonly acks: AckSender | undefined;
   readonly signal: AbortSignal;
   /** Ends the stream as if the connection had: what has arrived is applied first. */
   readonly leave: AbortSignal;
@@ -42,6 +46,7 @@ export class StreamReception {
   readonly #connection: OpenedStream;
   readonly #observer: StreamObserver;
   readonly #needs: SnapshotNeeds;
+  readonly #acks: AckSender | undefined;
   readonly #signal: AbortSignal;
   readonly #leave: AbortSignal;
   readonly #queue: ApplyQueue;
@@ -63,11 +68,13 @@ export class StreamReception {
     this.#connection = parts.connection;
     this.#observer = parts.observer;
     this.#needs = needs;
+    this.#acks = parts.acks;
     this.#signal = parts.signal;
     this.#leave = parts.leave;
     this.#queue = new ApplyQueue({
       engine: options.engine,
-      onApplied: (database, item) => this.#applied(database, item),
+      isAwaited: (database) => this.#acks?.isAwaited(database) === true,
+      onApplied: (database, item, position) => this.#applied(database, item, position),
       onQuarantined: (database, reason) => {
         options.log.error("database is quarantined", { db: database, reason });
         this.#healer.quarantined(database);
@@ -232,10 +239,13 @@ export class StreamReception {
     if (this.#isBroken()) return;
     this.#options.lag.caughtUp();
     this.#observer.onReady();
+    // Beside what goes on: it may have many databases to sync.
+    void this.#acks?.open();
   }
 
-  #applied(database: string, item: Item): void {
+  #applied(database: string, item: Item, position: Position): void {
     const { clock, lag } = this.#options;
+    this.#acks?.applied(database, position);
     if (item.kind === "file") this.#spooled.delete(item.path);
     this.#needs.applied(database);
     this.#healer.applied(database);

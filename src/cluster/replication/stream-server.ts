@@ -34,6 +34,8 @@ export interface StreamRequest {
 export interface ConnectedReplica {
   readonly nodeId: string;
   readonly description: ReplicaDescription | undefined;
+  /** Only these databases; all when undefined. */
+  readonly filter: ReadonlySet<string> | undefined;
   readonly connectedAtMs: number;
   /** What it has been sent of a database. */
   sentPosition(database: string): Position;
@@ -101,6 +103,7 @@ export class StreamServer {
     return [...this.#sessions].map(({ request, session, connectedAtMs }) => ({
       nodeId: request.clientNodeId,
       description: request.replica,
+      filter: request.filter,
       connectedAtMs,
       sentPosition: (database) => session.sentPosition(database),
     }));

@@ -1,3 +1,5 @@
+import type { AckChannel } from "../sync/ack-sender.ts";
+
 /** The network as the stream client sees it: one request, one endless answer. */
 export type OpenStream = (request: OpenStreamRequest, signal: AbortSignal) => Promise<OpenedStream>;
 
@@ -24,6 +26,10 @@ export interface ReplicaDescription {
 export interface OpenedStream {
   readonly status: number;
   readonly clusterId: string | undefined;
+  /** For which databases commits of the primary wait for this node, see announced-databases. */
+  readonly sync?: string | undefined;
+  /** Begins to tell the primary what is on the disk here. When that breaks, so does the stream. */
+  readonly openAcks?: () => AckChannel;
   /** Ends at a clean close; throws when the connection breaks or was destroyed. */
   readonly body: AsyncIterable<Uint8Array>;
   destroy(reason?: Error): void;

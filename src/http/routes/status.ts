@@ -34,6 +34,15 @@ function statusOf(node: NodeApi): object {
         ? {}
         : { ageMs: Math.round(lease.ageMs), remainingMs: Math.round(lease.remainingMs) }),
     },
+    ...(node.sync === undefined || !isPrimary
+      ? {}
+      : {
+          sync: {
+            replicas: node.sync.status.replicas.length,
+            fenced: node.sync.status.fenced,
+            degraded: node.sync.status.degraded,
+          },
+        }),
     lagMs: Math.round(node.lagMs()),
     progress: progressOf(node.engine.databases),
     databases: [...node.engine.databases.values()]
@@ -68,5 +77,8 @@ function describe(node: NodeApi, replica: ConnectedReplica): object {
         }),
     connectedAt: new Date(replica.connectedAtMs).toISOString(),
     unsentTransactions: behind,
+    ...(node.sync === undefined
+      ? {}
+      : { acknowledges: node.sync.status.replicas.includes(replica.nodeId) }),
   };
 }

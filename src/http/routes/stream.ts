@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import type { FastifyInstance } from "fastify";
 import type { StreamRequest } from "../../cluster/replication/stream-server.ts";
+import { SYNC_HEADER } from "../../cluster/sync/announced-databases.ts";
 import type { ReplicaDescription } from "../../cluster/replication/stream-transport.ts";
 import { errorText, FormatError } from "../../lib/errors.ts";
 import { decodePositionMap } from "../../wire/position-map.ts";
@@ -54,10 +55,14 @@ async function serve(
   });
   if (stream.destroyed) return;
   const clusterId = node.clusterId();
+  const { filter, replica } = request;
+  const isCandidate = replica?.isCandidate === true;
+  const sync = node.sync?.announcementTo({ isCandidate, filter });
   stream.respond({
     ":status": 200,
     "litefs-id": node.nodeId,
     ...(clusterId === undefined ? {} : { "litefs-cluster-id": clusterId }),
+    ...(sync === undefined ? {} : { [SYNC_HEADER]: sync }),
   });
   node.log.info("replica connected", { replica: request.clientNodeId });
   try {

@@ -4,7 +4,7 @@ import { fuseCalls, fuseRequests } from "./fuse.ts";
 import { ltx, lz4Block, lz4Frame } from "./ltx.ts";
 import { databaseHeader, journal, wal, walIndex } from "./sqlite-files.ts";
 import { httpConnection, streamClient } from "./network.ts";
-import { positionMap, streamFrames } from "./stream.ts";
+import { acknowledgements, positionMap, streamFrames } from "./stream.ts";
 import { cliArguments, config, durations, names, shellWords } from "./text.ts";
 
 export const TARGETS: readonly FuzzTarget[] = [
@@ -13,6 +13,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   lz4Block,
   streamFrames,
   positionMap,
+  acknowledgements,
   journal,
   wal,
   walIndex,

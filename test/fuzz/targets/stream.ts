@@ -1,5 +1,7 @@
+import { AcknowledgementParser, encodeAcknowledgement } from "../../../src/wire/acknowledgement.ts";
 import { CHUNK_END, encodeChunks } from "../../../src/wire/chunk.ts";
 import type { StreamFrame } from "../../../src/wire/frames.ts";
+import { formatPosition } from "../../../src/lib/position.ts";
 import { decodePositionMap, encodePositionMap } from "../../../src/wire/position-map.ts";
 import {
   encodeDropDatabase,
@@ -105,5 +107,26 @@ export const positionMap: FuzzTarget = {
         typeof value === "bigint" ? String(value) : value,
       );
     invariant(text(again) === text(sorted), "the positions differ after a round trip");
+  },
+};
+
+export const acknowledgements: FuzzTarget = {
+  name: "acknowledgements",
+  seeds: () =>
+    [1, 2].map((count) => {
+      const entry = { name: "app.db", position: { txid: 7, checksum: 0x8000000000000001n } };
+      const entries = [entry, { ...entry, name: "other.db" }].slice(0, count);
+      return Buffer.concat([encodeAcknowledgement(entries), encodeAcknowledgement([entry])]);
+    }),
+  dictionary: tokens("app.db", "\0\0\0\x06", "\0\0\0\x01", "\0\x10\0\0"),
+  run(input) {
+    const positions = (portions: readonly Uint8Array[]): string => {
+      const parser = new AcknowledgementParser();
+      const entries = portions.flatMap((portion) => parser.push(portion));
+      return entries.map(({ name, position }) => `${name} ${formatPosition(position)}`).join();
+    };
+    const whole = outcomeOf(() => positions([input]));
+    const cut = outcomeOf(() => positions(portionsOf(input)));
+    invariant(JSON.stringify(whole) === JSON.stringify(cut), "it depends on the portions");
   },
 };

@@ -69,6 +69,7 @@ interface CandidateOptions {
   readonly transactions?: number;
   readonly clusterId?: string;
   readonly demoteDelayMs?: number;
+  readonly electorate?: number;
 }
 
 class Candidate {
@@ -108,6 +109,7 @@ class Candidate {
       clusterId: this.clusterId,
       nodeId: this.nodeId,
       isCandidate: options.isCandidate ?? true,
+      electorate: options.electorate ?? 0,
       streams: this.streams,
       client: {
         follow: (url, observer, signal, leave) => {
@@ -354,6 +356,42 @@ describe("who stands for election", () => {
       await world.pass(2_000);
       expect(own.isPrimary, change).toBe(true);
     }
+  });
+
+  test("not before it knows of enough others that it misses nothing acknowledged", async () => {
+    const world = new World();
+    world.store.clusterId = CLUSTER_ID;
+    const options = { transactions: 2, clusterId: CLUSTER_ID, electorate: 2 };
+    const own = world.candidate("own", options).start();
+    const other = world.candidate("other", { ...options, transactions: 3 });
+    const empty = world.candidate("empty");
+    await empty.announce();
+    other.isUnreachable = true;
+    await other.announce();
+    await world.pass(5_000);
+    expect(own.isPrimary).toBe(false);
+    expect(own.lease.calls).not.toContain("acquire");
+    await expect(own.node.promote()).rejects.toThrow(/only 1 of the 2 candidates answer/);
+    // It comes back, and has what this one lacks.
+    other.isUnreachable = false;
+    other.start();
+    await world.pass(2_000);
+    expect(other.isPrimary).toBe(true);
+    expect(own.following).toBe("http://other:20202");
+  });
+
+  test("alone, if the cluster has no data, or by force", async () => {
+    const first = new World();
+    const founder = first.candidate("founder", { electorate: 2 }).start();
+    await first.pass(1_000);
+    expect(founder.isPrimary).toBe(true);
+    const world = new World();
+    world.store.clusterId = CLUSTER_ID;
+    const last = world.candidate("last", { clusterId: CLUSTER_ID, electorate: 2 }).start();
+    await world.pass(2_000);
+    expect(last.isPrimary).toBe(false);
+    await world.untilDone(last.node.promote({ force: true }));
+    expect(last.isPrimary).toBe(true);
   });
 
   test("by force also then", async () => {

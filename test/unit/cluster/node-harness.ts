@@ -7,6 +7,7 @@ import { LagTracker } from "../../../src/cluster/replication/lag.ts";
 import { StreamClient } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamClientOptions } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamServer } from "../../../src/cluster/replication/stream-server.ts";
+import type { SyncDesk } from "../../../src/cluster/sync/sync-desk.ts";
 import type { NodeRole } from "../../../src/database/engine.ts";
 import type { MetricsSource, NodeApi, RoleControl } from "../../../src/http/node-api.ts";
 import { DatabaseImporter } from "../../../src/http/database-import.ts";
@@ -40,6 +41,7 @@ export interface ServedNodeOptions {
   /** Asked at each request, so that a test may change it. */
   isReady?: boolean;
   readonly importer?: DatabaseImporter;
+  readonly sync?: SyncDesk;
 }
 
 /** A node's HTTP API on a loopback port, over a fake engine. */
@@ -79,6 +81,7 @@ export async function serveNode(
     streams,
     events,
     loans,
+    sync: changes.sync,
     metrics: changes.metrics ?? { contentType: "text/plain", text: () => Promise.resolve("m 1\n") },
     log: silentLogger,
     importer:

@@ -36,6 +36,10 @@ function sample(option: Option): { yaml: string; value: unknown } {
       return { yaml: '["a", "*.png"]', value: ["a", "*.png"] };
     case "exec":
       return { yaml: "run it", value: [{ argv: ["run", "it"], ifCandidate: false }] };
+    case "sync-rule":
+      return { yaml: "majority", value: "majority" };
+    case "sync-rules":
+      return { yaml: "{app.db: 2, b: all}", value: { "app.db": 2, b: "all" } };
     default:
       return { yaml: "some text", value: "some text" };
   }
@@ -53,7 +57,9 @@ test.each(OPTIONS.map((option) => [option.key, option] as const))("%s is read", 
   expect(lookUp(parse(`${lines.join("\n")} ${yaml}`), propertyPath(option))).toEqual(value);
 });
 
-test.each(OPTIONS.map((option) => [option.key, option] as const))(
+const PLAIN = OPTIONS.filter((option) => option.kind !== "sync-rules");
+
+test.each(PLAIN.map((option) => [option.key, option] as const))(
   "%s refuses a mapping, with its line",
   (key) => {
     const lines = key.split(".").map((name, depth) => `${"  ".repeat(depth)}${name}:`);
@@ -65,6 +71,23 @@ test.each(OPTIONS.map((option) => [option.key, option] as const))(
 test("nothing as a value means the default, as after expanding an unset variable", () => {
   const config = parse("data:\n  retention:\nproxy:\nlease: {candidate: , hostname: ~}\nlog: null");
   expect(config).toStrictEqual(parse(""));
+});
+
+test("replicas are a number or a part of the cluster", () => {
+  expect(parse("sync: {replicas: 2}").sync.replicas).toBe(2);
+  for (const wrong of ["most", "-1", "1.5", "true", "[1]"]) {
+    expect(problem(`sync:\n  replicas: ${wrong}`)).toContain(
+      "litefs.yml:2: sync.replicas must be a number, majority or all, not",
+    );
+  }
+  expect(problem("sync:\n  databases: [a]")).toContain("must have the form {name: replicas}");
+  expect(problem("sync:\n  databases:\n    a.db: most")).toContain(
+    "litefs.yml:3: sync.databases.a.db must be a number, majority or all",
+  );
+  expect(problem("sync:\n  databases:\n    a.db:")).toContain("majority or all, not nothing");
+  expect(parse("sync: {databases: {__proto__: 1}}").sync.databases).toEqual(
+    Object.fromEntries([["__proto__", 1]]),
+  );
 });
 
 test("exec takes a list of commands", () => {

@@ -37,6 +37,7 @@ const DEFAULTS: Config = {
     idleTimeoutMs: 30_000,
   },
   forward: { enabled: true, lingerMs: 1000, timeoutMs: 5000 },
+  sync: { replicas: 0, databases: {}, nodes: 0, timeoutMs: 3000, onTimeout: "refuse" },
   lease: {
     type: "",
     hostname: "",

@@ -52,6 +52,26 @@ test("siblings with a common beginning are apart", () => {
 describe("each problem has its line and says what to do", () => {
   const valid = "lease: {type: static}\n";
   test.each([
+    [
+      "a majority of nobody knows how many",
+      `${valid}sync:\n  replicas: majority`,
+      "litefs.yml:3: sync.replicas: majority needs sync.nodes, the number of nodes, 2 or more",
+    ],
+    [
+      "more replicas than there are",
+      `${valid}sync:\n  databases: {app.db: 3}\n  nodes: 3`,
+      "litefs.yml:3: sync.databases: app.db: 3 replicas are more than a cluster with sync.nodes 3 has",
+    ],
+    [
+      "a path where the name of a database should be",
+      `${valid}sync:\n  databases: {a/b: 1}`,
+      'litefs.yml:3: sync.databases: "a/b" is no name of a database',
+    ],
+    [
+      "no time to wait",
+      `${valid}sync: {timeout: 0}`,
+      "litefs.yml:2: sync.timeout must be more than 0",
+    ],
     ["no lease", "", "litefs.yml: lease.type is required: static, consul or etcd"],
     [
       "same directory",

@@ -36,6 +36,7 @@ test("docs/metrics.md names every metric, and no other", async () => {
     roleCounters: () => noElections,
     leaseRemainingMs: () => undefined,
     applyLatencyMs: () => new Map(),
+    syncStatus: () => undefined,
   });
   const text = await metrics.text();
   const registered = [...text.matchAll(/^# TYPE (\S+)/gm)].map((match) => match[1] ?? "");

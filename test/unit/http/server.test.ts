@@ -288,6 +288,7 @@ describe("routes", () => {
       roleCounters: () => noElections,
       leaseRemainingMs: () => undefined,
       applyLatencyMs: () => new Map(),
+      syncStatus: () => undefined,
     });
     const node = await serveNode(engine, { metrics });
     const answer = await request(node, "GET", "/metrics");

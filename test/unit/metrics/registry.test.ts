@@ -50,6 +50,7 @@ function sources(changes: Partial<MetricsSources> = {}): MetricsSources {
     }),
     leaseRemainingMs: () => 2500,
     applyLatencyMs: () => new Map([["app.db", 3]]),
+    syncStatus: () => ({ replicas: ["A", "B"], fenced: [], degraded: ["app.db"] }),
     ...changes,
   };
 }
@@ -90,8 +91,22 @@ test("every value is the one of its source", async () => {
     'litefs_lease_change_count{kind="lost"} 1',
     "litefs_lease_remaining_seconds 2.5",
     "litefs_subscriber_count 3",
+    "litefs_sync_degraded_databases 1",
+    "litefs_sync_fenced_databases 0",
+    "litefs_sync_replicas 2",
     'litefs_tx_count{db="app.db"} 42',
   ]);
+});
+
+test("counts the commits that waited for replicas, by how that ended", async () => {
+  const metrics = createMetrics(sources());
+  metrics.syncWaited(4, "acknowledged");
+  metrics.syncWaited(40, "acknowledged");
+  metrics.syncWaited(3_000, "timed-out");
+  const text = await metrics.text();
+  expect(text).toContain('litefs_sync_wait_seconds_count{outcome="acknowledged"} 2');
+  expect(text).toContain('litefs_sync_wait_seconds_bucket{le="0.005",outcome="acknowledged"} 1');
+  expect(text).toContain('litefs_sync_wait_seconds_sum{outcome="timed-out"} 3');
 });
 
 test("has every LiteFS metric with its type", async () => {

@@ -66,6 +66,9 @@ export class MiniPager {
     this.#bigEndian = options.bigEndian ?? false;
   }
 
+  /** What other nodes say to a commit that waits for them. */
+  waitForOthers: () => string = () => "later";
+
   // The files, as the kernel would hand them on.
 
   #io(action: () => string): void {
@@ -77,6 +80,7 @@ export class MiniPager {
       if (error instanceof PowerCut || !(error instanceof Error && "errno" in error)) throw error;
       outcome = error.message;
     }
+    if (outcome === "later") outcome = this.waitForOthers();
     if (outcome === "ok") return;
     const { files } = this.db.files;
     if (files instanceof FakeDisk && files.isDead) throw new PowerCut(outcome);

@@ -1,5 +1,6 @@
 import type { Database } from "../../../../src/database/database.ts";
 import type { DatabaseHost } from "../../../../src/database/host.ts";
+import type { SyncHost } from "../../../../src/database/replica-waits.ts";
 import { openDatabase } from "../../../../src/database/recover.ts";
 import type { Logger } from "../../../../src/lib/log.ts";
 import { Crc64, halvesToBigint, pageChecksum } from "../../../../src/ltx/crc64.ts";
@@ -22,6 +23,7 @@ export class FakeHost implements DatabaseHost {
   logger: Logger = silentLogger;
   keepAside = { maxCount: 4, maxBytes: 0 };
   now = 1_700_000_000_000;
+  sync: SyncHost | undefined;
   readonly retiredFiles: { closeAll(): void }[] = [];
   readonly changes: string[] = [];
   /** False once the lease does not cover commits any more. */
