@@ -15,6 +15,10 @@ export interface ElectedClusterOptions {
   readonly nodes?: number;
   /** Lines of YAML of the `lease` section, for the backend; `KEY` stands for a key of its own. */
   readonly lease: readonly string[];
+  /** Lines of YAML added to the configuration of every node. */
+  readonly config?: string;
+  /** After this time a node is killed, see TestNode. */
+  readonly lifeMaxSeconds?: number;
 }
 
 /** Nodes that elect their primary, each a process with a mount, in one temporary directory. */
@@ -39,7 +43,10 @@ export class ElectedCluster {
           name: `n${i}`,
           directory: path.join(directory, `n${i}`),
           port,
-          config: "",
+          config: options.config ?? "",
+          ...(options.lifeMaxSeconds === undefined
+            ? {}
+            : { lifeMaxSeconds: options.lifeMaxSeconds }),
           isPrimary: false,
           primaryName: "",
           primaryPort: 0,

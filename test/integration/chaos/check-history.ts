@@ -100,7 +100,7 @@ class DatabaseCheck {
       if (seen.has(key)) this.#found("doubled", `${key} is there more than once`, op);
       else if (op === undefined || part >= op.rows) {
         this.#found("invented", `nobody has asked for ${key}`, op);
-      } else if (op.outcome === "refused") {
+      } else if (isRefused(op)) {
         this.#found("invented", `${key} is there, but was refused`, op);
       }
       if (op !== undefined && !seen.has(key)) {
@@ -132,7 +132,7 @@ class DatabaseCheck {
 
   #checkHistories(): void {
     for (const op of this.#operations) {
-      if (op.kind === "read" || op.outcome !== "refused") continue;
+      if (op.kind === "read" || !isRefused(op)) continue;
       const history = this.#historyOf(op);
       if (history !== undefined) {
         this.#found("invented", `was refused, but is in ${place(history)}`, op);
@@ -149,7 +149,7 @@ class DatabaseCheck {
     for (const [client, { number, rows: count }] of progress) {
       counted += count;
       const seen = this.#byName.get(`${client}.${number}`);
-      if (seen === undefined || seen.outcome === "refused") {
+      if (seen === undefined || isRefused(seen)) {
         this.#found("invented", `saw ${client}.${number}, which was never written`, op);
       } else if (seen.invokedUs > (op.endedUs ?? Infinity)) {
         this.#found("invented", `saw ${client}.${number} before it was asked for`, op);
@@ -250,6 +250,11 @@ function isIn(op: Operation, history: DivergedHistory): boolean {
     if (!history.rows.has(rowKey(op.client, op.number, part))) return false;
   }
   return op.rows > 0;
+}
+
+/** What was rolled back on purpose is nowhere, whatever became of the ROLLBACK. */
+function isRefused({ kind, outcome }: Operation): boolean {
+  return kind === "rollback" || outcome === "refused";
 }
 
 function name({ client, number }: Operation): string {

@@ -156,7 +156,7 @@ test("a doubled row", () => {
 
 test("rows that nobody asked for, or that were refused or rolled back", () => {
   const refused = write(1, 1, { outcome: "refused" });
-  const rolledBack = write(1, 1, { kind: "rollback", outcome: "refused" });
+  const rolledBack = write(1, 1, { kind: "rollback", outcome: "unknown" });
   expect(kinds({ operations: [], rows: [row(1, 1)] })).toEqual(["invented"]);
   expect(kinds({ operations: [write(1, 1)], rows: [row(1, 1), row(1, 1, 1)] })).toEqual([
     "invented",
