@@ -12,6 +12,7 @@ const nodes = env("NODES", 3);
 const seconds = env("SECONDS", 15);
 const pauseMs = env("PAUSE_MS", 40);
 const backendName = (process.env["LITEFS_CHAOS_LEASE"] ?? "etcd") as BackendName;
+const kinds = process.env["LITEFS_CHAOS_FAULTS"];
 const isLong = process.env["LITEFS_CHAOS_MINUTES"] !== undefined;
 /** A run that takes longer for all that comes before and after the faults hangs. */
 const RUN_MARGIN_MS = 300_000;
@@ -32,7 +33,15 @@ test(
       if (backend === undefined) return skip();
       print(`--- seed ${seed}`);
       const lengthMs = seconds * 1000;
-      const result = await runChaos({ seed, nodes, lengthMs, backend, pauseMs, print });
+      const result = await runChaos({
+        seed,
+        nodes,
+        lengthMs,
+        backend,
+        pauseMs,
+        print,
+        ...(kinds === undefined ? {} : { kinds: kinds.split(",") }),
+      });
       print(JSON.stringify(result));
       expect(result.acknowledged, "writes that were acknowledged").toBeGreaterThan(nodes);
       expect(result.reads, "reads").toBeGreaterThan(nodes);

@@ -46,6 +46,8 @@ export interface ChaosOptions {
   readonly backend: Backend;
   /** How long each client rests between two operations, on average. */
   readonly pauseMs: number;
+  /** Kinds of faults; all when absent. */
+  readonly kinds?: readonly string[];
   readonly print: (line: string) => void;
 }
 

@@ -48,6 +48,8 @@ export interface PlanOptions {
   readonly lengthMs: number;
   /** What a fault must last to cost a primary its lease. */
   readonly ttlMs: number;
+  /** Only these kinds; for a closer look. */
+  readonly kinds?: readonly string[];
 }
 
 /** Some kinds are what most failures are made of. */
@@ -85,9 +87,12 @@ const CLOCK_JUMP_MAX_MS = 2 * 60 * 60 * 1000;
 export function planFaults(options: PlanOptions): Step[] {
   const random = new Random(options.seed);
   const steps: Step[] = [];
+  const kinds = KINDS.filter((kind) => options.kinds?.includes(kind) ?? true);
+  if (kinds.length === 0)
+    throw new Error(`a kind of fault is one of ${[...new Set(KINDS)].join()}`);
   let atMs = GAP_MIN_MS + random.below(GAP_SPREAD_MS);
   while (atMs < options.lengthMs) {
-    const fault = pickFault(random, options.nodes);
+    const fault = pickFault(random, options.nodes, kinds);
     const durationMs = Math.min(pickDurationMs(random, options.ttlMs), options.lengthMs - atMs);
     steps.push({ atMs, durationMs, fault });
     // Sometimes the next fault comes into this one, sometimes there is peace in between.
@@ -97,8 +102,8 @@ export function planFaults(options: PlanOptions): Step[] {
   return steps;
 }
 
-function pickFault(random: Random, nodes: number): Fault {
-  const kind = KINDS[random.below(KINDS.length)] ?? "kill";
+function pickFault(random: Random, nodes: number, kinds: readonly Fault["kind"][]): Fault {
+  const kind = kinds[random.below(kinds.length)] ?? "kill";
   const number = random.below(nodes);
   const node = random.chance(PRIMARY_SHARE) ? "primary" : number;
   // Another one than `number`; if the primary is that one, the step is left out.

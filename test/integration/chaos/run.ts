@@ -13,6 +13,8 @@ const { values } = parseArgs({
     /** Of faults, in each run. */
     seconds: { type: "string", default: "45" },
     lease: { type: "string", default: "etcd" },
+    /** Only these kinds, with commas in between. */
+    faults: { type: "string" },
     "pause-ms": { type: "string", default: "80" },
   },
 });
@@ -27,6 +29,7 @@ const { status } = spawnSync("vitest", ["run", "test/integration/chaos", "--repo
     LITEFS_CHAOS_SECONDS: values.seconds,
     LITEFS_CHAOS_LEASE: values.lease,
     LITEFS_CHAOS_PAUSE_MS: values["pause-ms"],
+    ...(values.faults === undefined ? {} : { LITEFS_CHAOS_FAULTS: values.faults }),
   },
 });
 process.exitCode = status ?? 1;
