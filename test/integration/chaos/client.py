@@ -20,6 +20,7 @@ out = os.open(history, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 KINDS = ["insert"] * 8 + ["transfer"] * 6 + ["rollback"] + ["read"] * 6
 INSERT = "INSERT INTO event(client, op, part, debit, credit, amount, mark) VALUES (?,?,?,?,?,?,?)"
 db = None
+device = None
 
 
 def tell(**entry):
@@ -28,7 +29,8 @@ def tell(**entry):
 
 
 def connect():
-    global db
+    global db, device
+    device = os.stat(path).st_dev
     # Never makes a file: below a mount that is gone there is an ordinary directory.
     db = sqlite3.connect("file:" + path + "?mode=rw", uri=True, isolation_level=None, timeout=2)
     db.execute("PRAGMA synchronous=" + chance.choice(["FULL", "NORMAL"]))
@@ -42,6 +44,14 @@ def disconnect():
     except sqlite3.Error:
         pass  # Its mount may be gone.
     db = None
+
+
+def is_gone():
+    """On a mount that has died SQLite takes each failed lock of a WAL for SQLITE_BUSY, for ever."""
+    try:
+        return os.stat(path).st_dev != device
+    except OSError:
+        return True
 
 
 def insert(op, part, amount):
@@ -78,7 +88,7 @@ while True:
     try:
         if db is None:
             connect()
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         disconnect()
         continue
     op += 1
@@ -101,5 +111,5 @@ while True:
         except sqlite3.Error:
             pass  # The connection is given up below, and the outcome stays unknown.
         tell(op=op, outcome=outcome, error=str(error))
-        if outcome == "unknown":
+        if outcome == "unknown" or is_gone():
             disconnect()
