@@ -37,8 +37,7 @@ export function readBranches(nodes: readonly TestNode[], database: string): Bran
   const winner = new Map<number, Transaction>();
   const conflicts: string[] = [];
   for (const node of nodes) {
-    const log = path.join(node.dataDirectory, "dbs", database, "log");
-    for (const transaction of readLog(log)) {
+    for (const transaction of readLog(node.dataFile(database, "log"))) {
       const other = winner.get(transaction.txid);
       if (other !== undefined && other.to !== transaction.to) {
         conflicts.push(`${database}: ${node.name} has ${transaction.to}, another ${other.to}`);
@@ -48,7 +47,7 @@ export function readBranches(nodes: readonly TestNode[], database: string): Bran
   }
   const histories = nodes.flatMap((node) =>
     listHistories(node.dataDirectory, database).map((history) => {
-      const directory = path.join(node.dataDirectory, "dbs", database, "diverged", history.name);
+      const directory = node.dataFile(database, path.join("diverged", history.name, "log"));
       return readHistory(node.name, database, history.name, readLog(directory), winner);
     }),
   );
