@@ -233,6 +233,7 @@ export class MountClient implements Engine, WriteEngine {
 
   async openSnapshot(database: string): Promise<SnapshotReader> {
     const info = await this.#openSnapshot(database);
+    this.#update([info.state]);
     const { snapshot, txid, checksum, pageSize, pageCount, timestampMs } = info;
     return {
       position: { txid, checksum },
