@@ -228,6 +228,24 @@ test("reads of one node go backwards only where the node has kept aside what it 
   expect(kinds({ operations: onOtherNode, rows: all })).toEqual([]);
 });
 
+test("reads may go back below what a client has written since, but only once for what was kept", () => {
+  const rows = [row(1, 1), row(1, 4)];
+  const histories = [aside("n1", [rowKey(1, 2, 0), rowKey(1, 3, 0)])];
+  const operations = [
+    write(1, 1),
+    write(1, 2),
+    write(1, 3),
+    write(1, 4),
+    read(1, 5, { 1: [4, 2] }),
+    read(1, 6, { 1: [4, 2] }),
+  ];
+  expect(kinds({ operations, rows, histories })).toEqual([]);
+  const tooFew = operations.with(4, read(1, 5, { 1: [4, 1] }));
+  expect(kinds({ operations: tooFew, rows, histories })).toEqual(["backwards"]);
+  const twice = operations.with(5, read(1, 6, { 1: [4, 1] }));
+  expect(kinds({ operations: twice, rows, histories })).toEqual(["backwards"]);
+});
+
 test("a client sees what it has written itself", () => {
   const operations = [write(1, 1), write(1, 2), read(1, 3, { 1: [1, 1] })];
   expect(kinds({ operations, rows: [row(1, 1), row(1, 2)] })).toEqual(["backwards"]);
