@@ -25,11 +25,14 @@ export interface ElectedClusterOptions {
 export class ElectedCluster {
   readonly directory: string;
   readonly nodes: readonly TestNode[];
+  /** The key of the lease in the backend. */
+  readonly leaseKey: string;
   readonly #connections: Database.Database[] = [];
 
-  private constructor(directory: string, nodes: readonly TestNode[]) {
+  private constructor(directory: string, nodes: readonly TestNode[], leaseKey: string) {
     this.directory = directory;
     this.nodes = nodes;
+    this.leaseKey = leaseKey;
   }
 
   static async create(options: ElectedClusterOptions): Promise<ElectedCluster> {
@@ -53,7 +56,7 @@ export class ElectedCluster {
           lease: [...backend, `hostname: n${i}`, `advertise-url: "http://127.0.0.1:${port}"`],
         }),
     );
-    return new ElectedCluster(directory, nodes);
+    return new ElectedCluster(directory, nodes, key);
   }
 
   /** The first node becomes the primary, and the others follow it. */

@@ -5,6 +5,7 @@ import { ElectedCluster } from "../../support/elected-cluster.ts";
 import type { NodeStatus, TestNode } from "../../support/test-node.ts";
 import type { Backend } from "./backend.ts";
 import { Network } from "./network.ts";
+import { TermWatch } from "./term-watch.ts";
 import type { Timeline } from "./timeline.ts";
 
 const PRELOAD = path.join(import.meta.dirname, "node-preload.ts");
@@ -19,6 +20,7 @@ export class ChaosCluster {
   readonly cluster: ElectedCluster;
   readonly network: Network;
   readonly backend: Backend;
+  readonly terms: TermWatch;
   readonly #timeline: Timeline;
   readonly #watching = new AbortController();
   #watch: Promise<unknown> = Promise.resolve();
@@ -34,6 +36,7 @@ export class ChaosCluster {
     this.cluster = cluster;
     this.network = network;
     this.backend = backend;
+    this.terms = new TermWatch((signal) => backend.holder(cluster.leaseKey, signal));
     this.#timeline = timeline;
   }
 
@@ -64,7 +67,8 @@ export class ChaosCluster {
     await this.node(0).waitForLog("connected to cluster, ready");
     for (const i of this.cluster.nodes.keys()) if (i > 0) this.launch(i);
     for (const node of this.cluster.nodes) await node.waitForLog("connected to cluster, ready");
-    this.#watch = Promise.all(this.cluster.nodes.map((_, i) => this.#watchNode(i)));
+    const watched = this.cluster.nodes.map((_, i) => this.#watchNode(i));
+    this.#watch = Promise.all([...watched, this.terms.run(this.#watching.signal)]);
   }
 
   node(index: number): TestNode {
@@ -125,7 +129,7 @@ export class ChaosCluster {
   }
 
   /** How often a node became the primary, by what they have printed. */
-  countTerms(): number {
+  countElections(): number {
     return this.cluster.nodes
       .map(({ log }) => log.match(/primary lease acquired/g))
       .reduce((sum, found) => sum + (found?.length ?? 0), 0);

@@ -46,6 +46,7 @@ test(
       print(JSON.stringify(result));
       expect(result.acknowledged, "writes that were acknowledged").toBeGreaterThan(nodes);
       expect(result.reads, "reads").toBeGreaterThan(nodes);
+      expect(result.terms, "terms").toBeGreaterThan(0);
       expect(result.faults, "faults").toBeGreaterThan(0);
       await backend.process.dispose();
       seed += 1;

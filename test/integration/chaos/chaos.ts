@@ -53,6 +53,8 @@ export interface ChaosOptions {
 
 export interface ChaosResult extends Verdict {
   readonly faults: number;
+  readonly elections: number;
+  /** Of which it is known when they began and ended. */
   readonly terms: number;
   readonly histories: number;
 }
@@ -133,14 +135,15 @@ function judge(
   const { nodes } = cluster.cluster;
   const branches = DATABASES.map(({ name }) => ({ name, ...readBranches(nodes, name) }));
   const histories = branches.flatMap((branch) => branch.histories);
-  const terms = cluster.countTerms();
+  const elections = cluster.countElections();
   const verdict = checkHistory(
     {
       operations: clients.operations(),
       finals,
       histories,
       txids: new Map(branches.map(({ name, txids }) => [name, txids])),
-      terms,
+      elections,
+      terms: cluster.terms.terms,
     },
     { accounts: ACCOUNTS, balance: BALANCE, synchronous: new Set() },
   );
@@ -153,7 +156,13 @@ function judge(
     ...verdict.violations.map(({ text }) => text),
   ];
   if (problems.length > 0) throw new Error(problems.join("\n"));
-  return { ...verdict, faults, terms, histories: histories.length };
+  return {
+    ...verdict,
+    faults,
+    elections,
+    terms: cluster.terms.terms.length,
+    histories: histories.length,
+  };
 }
 
 function prepare(node: TestNode, name: string, mode: string): void {

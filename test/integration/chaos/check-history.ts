@@ -5,6 +5,7 @@ import type {
   Operation,
   Progress,
   Snapshot,
+  Term,
 } from "./history.ts";
 import { rowKey } from "./history.ts";
 
@@ -64,7 +65,7 @@ class DatabaseCheck {
   readonly violations: Violation[] = [];
   readonly #final: FinalState;
   readonly #rules: Rules;
-  readonly #terms: number;
+  readonly #evidence: Evidence;
   readonly #operations: readonly Operation[];
   readonly #byName = new Map<string, Operation>();
   readonly #histories: readonly DivergedHistory[];
@@ -76,7 +77,7 @@ class DatabaseCheck {
     const isHere = ({ database }: { database: string }): boolean => database === final.database;
     this.#final = final;
     this.#rules = rules;
-    this.#terms = evidence.terms;
+    this.#evidence = evidence;
     this.#operations = evidence.operations.filter(isHere);
     this.#histories = evidence.histories.filter(isHere);
     this.#txids = evidence.txids.get(final.database) ?? new Map<string, number>();
@@ -229,15 +230,16 @@ class DatabaseCheck {
         this.#found("lost", "was acknowledged by replicas, and is missing", op);
       } else if (this.#historyOf(op) === undefined) {
         this.#found("lost", "was acknowledged, and no node has it", op);
-      } else if (this.#terms < 2) {
+      } else if (this.#evidence.elections < 2) {
         this.#found("lost", "is missing, and the primary has never changed", op);
       }
     }
   }
 
   /**
-   * Where a history forks, the deposed primary must have stopped before the next one began: nothing
-   * may be asked of the one, and be acknowledged, after an answer of the other.
+   * While one node has the lease, only one history grows: behind the fork of two of them, nothing
+   * of both may have been asked for and acknowledged within the same term. A deposed primary that
+   * goes on would be seen so. One after the other is how failovers go, also back and forth.
    */
   #checkPrimaries(history: DivergedHistory, missing: readonly Operation[]): void {
     const { forkTxid } = history;
@@ -246,15 +248,18 @@ class DatabaseCheck {
       const txid = this.#txids.get(rowKey(op.client, op.number, 0));
       return op.outcome === "ok" && txid !== undefined && txid > forkTxid;
     });
-    const [first] = won.sort((a, b) => (a.endedUs ?? Infinity) - (b.endedUs ?? Infinity));
-    if (first === undefined) return;
-    for (const op of missing) {
-      if (!isIn(op, history) || op.invokedUs <= (first.endedUs ?? Infinity)) continue;
-      this.#found(
-        "two primaries",
-        `was acknowledged in ${place(history)} after ${describe(first)} in the history that won`,
-        op,
-      );
+    const kept = missing.filter((op) => isIn(op, history));
+    for (const term of this.#evidence.terms) {
+      const first = won.find((op) => isWithin(op, term));
+      if (first === undefined) continue;
+      for (const op of kept) {
+        if (!isWithin(op, term)) continue;
+        this.#found(
+          "two primaries",
+          `was acknowledged in ${place(history)} in the same term as ${describe(first)} in the history that won`,
+          op,
+        );
+      }
     }
   }
 
@@ -279,6 +284,10 @@ function isIn(op: Operation, history: DivergedHistory): boolean {
     if (!history.rows.has(rowKey(op.client, op.number, part))) return false;
   }
   return op.rows > 0;
+}
+
+function isWithin({ invokedUs, endedUs }: Operation, { fromUs, toUs }: Term): boolean {
+  return invokedUs >= fromUs && endedUs !== undefined && endedUs <= toUs;
 }
 
 /** What was rolled back on purpose is nowhere, whatever became of the ROLLBACK. */

@@ -64,6 +64,13 @@ export interface DivergedHistory {
   readonly rows: ReadonlySet<string>;
 }
 
+/** A time in which one and the same node certainly held the lease. */
+export interface Term {
+  readonly holder: string;
+  readonly fromUs: number;
+  readonly toUs: number;
+}
+
 export interface Evidence {
   readonly operations: readonly Operation[];
   readonly finals: readonly FinalState[];
@@ -71,7 +78,8 @@ export interface Evidence {
   /** By database: the transaction in which a row, as `rowKey`, came, where that is known. */
   readonly txids: ReadonlyMap<string, ReadonlyMap<string, number>>;
   /** How often a node became the primary. */
-  readonly terms: number;
+  readonly elections: number;
+  readonly terms: readonly Term[];
 }
 
 /** The text of a row from which its page tells whose it is. */

@@ -6,6 +6,7 @@ import type {
   Evidence,
   FinalRow,
   Operation,
+  Term,
 } from "../../integration/chaos/history.ts";
 import { rowKey } from "../../integration/chaos/history.ts";
 
@@ -58,7 +59,8 @@ interface Case {
   readonly txids?: Readonly<Record<string, number>>;
   readonly accounts?: readonly (readonly [number, number])[];
   readonly moved?: readonly (readonly [number, number])[];
-  readonly terms?: number;
+  readonly elections?: number;
+  readonly terms?: readonly Term[];
   readonly rules?: Partial<Rules>;
 }
 
@@ -80,7 +82,8 @@ function check(given: Case): Verdict {
     ],
     histories: given.histories ?? [],
     txids: new Map([["app.db", new Map(Object.entries(given.txids ?? {}))]]),
-    terms: given.terms ?? 2,
+    elections: given.elections ?? 2,
+    terms: given.terms ?? [],
   };
   return checkHistory(evidence, { ...RULES, ...given.rules });
 }
@@ -109,7 +112,7 @@ test("a history in which everything is as it should be", () => {
       [1, -30],
       [2, 30],
     ],
-    terms: 1,
+    elections: 1,
   });
   expect(verdict).toEqual({
     violations: [],
@@ -141,7 +144,7 @@ test("an acknowledged write in a diverged history is set aside, with all its row
 
 test("without a change of the primary nothing may be set aside", () => {
   const histories = [aside("n2", [rowKey(1, 2, 0)])];
-  expect(kinds({ operations: [write(1, 2)], rows: [], histories, terms: 1 })).toEqual(["lost"]);
+  expect(kinds({ operations: [write(1, 2)], rows: [], histories, elections: 1 })).toEqual(["lost"]);
 });
 
 test("a synchronous write may not even be set aside", () => {
@@ -251,16 +254,20 @@ test("a client sees what it has written itself", () => {
   expect(kinds({ operations, rows: [row(1, 1), row(1, 2)] })).toEqual(["backwards"]);
 });
 
-test("a deposed primary that acknowledges after the next one has begun", () => {
+test("a deposed primary that acknowledges while the next one does", () => {
   const [old, next] = [write(1, 5), write(2, 4)];
-  const given = (forkTxid: number | undefined, at: number): Case => ({
+  const given = (forkTxid: number | undefined, at: number, term: Partial<Term> = {}): Case => ({
     operations: [{ ...old, invokedUs: at, endedUs: at + 5 }, next],
     rows: [row(2, 4)],
     histories: [aside("n1", [rowKey(1, 5, 0)], forkTxid)],
     txids: { [rowKey(2, 4, 0)]: 8 },
+    terms: [{ holder: "n2", fromUs: 40, toUs: 60, ...term }],
   });
   expect(kinds(given(7, 50))).toEqual(["two primaries"]);
-  expect(kinds(given(7, 30))).toEqual([]);
+  // Begun before the term, or ended after it: another term, perhaps.
+  expect(kinds(given(7, 39))).toEqual([]);
+  expect(kinds(given(7, 56))).toEqual([]);
+  expect(kinds(given(7, 50, { fromUs: 41 }))).toEqual([]);
   // What came before the fork is of a time when there was one history.
   expect(kinds(given(8, 50))).toEqual([]);
   expect(kinds(given(undefined, 50))).toEqual([]);
