@@ -49,6 +49,7 @@ import { LAG_NAME } from "./names.ts";
 /** How often, and how long in between, a copy is tried that a transaction is in the way of. */
 const SNAPSHOT_TRIES = 100;
 const SNAPSHOT_RETRY_MS = 20;
+const STOPPING_TEXT = "the node is stopping";
 
 export interface MountClientOptions {
   readonly dataDirectory: string;
@@ -97,6 +98,8 @@ export class MountClient implements Engine, WriteEngine {
   readonly #turn = new ChangeTurn(this.#words);
   readonly #wakeMessage = wakeMessage(LAG_NODE_ID);
   readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
+  /** Calls from before the session, whose first message must be its own; undefined since then. */
+  #early: MountRequest[] | undefined = [];
   readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
   readonly #writeListeners: ((event: WriteEvent) => void)[] = [];
   readonly #readers = new Map<string, LogReader>();
@@ -169,8 +172,7 @@ export class MountClient implements Engine, WriteEngine {
   #fatal(error: unknown): void {
     this.#dead = true;
     const failure = error instanceof Error ? error : new Error(String(error));
-    for (const call of this.#calls.values()) call.reject(failure);
-    this.#calls.clear();
+    this.#rejectAll(failure);
     if (!this.#stopping) this.#options.onFatal(failure);
   }
 
@@ -178,6 +180,8 @@ export class MountClient implements Engine, WriteEngine {
   async serve(deviceFd: number, mountPoint: string): Promise<void> {
     this.#mountFd = deviceFd;
     this.#worker?.postMessage({ type: "serve", fd: deviceFd } satisfies MountRequest);
+    for (const request of this.#early ?? []) this.#worker?.postMessage(request);
+    this.#early = undefined;
     this.#pin = await fs.promises.open(path.join(mountPoint, LAG_NAME), O_PATH);
     // From here on the kernel knows the inode that wake-ups go through.
     this.#deviceFd = deviceFd;
@@ -195,6 +199,13 @@ export class MountClient implements Engine, WriteEngine {
     this.#stopping = true;
     Atomics.store(this.#words, SHARED.stop, 1);
     if (this.#deviceFd >= 0) this.#wake();
+    // There is no session whose end would do it.
+    if (this.#early !== undefined) this.#rejectAll(new LitefsError("STOPPING", STOPPING_TEXT));
+  }
+
+  #rejectAll(error: Error): void {
+    for (const call of this.#calls.values()) call.reject(error);
+    this.#calls.clear();
   }
 
   /** After the session has ended, or when it was never started. */
@@ -351,12 +362,14 @@ export class MountClient implements Engine, WriteEngine {
 
   #call(call: Call): Promise<MountResult> {
     if (this.#stopping || this.#worker === undefined) {
-      return Promise.reject(new LitefsError("STOPPING", "the node is stopping"));
+      return Promise.reject(new LitefsError("STOPPING", STOPPING_TEXT));
     }
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<MountResult>();
     this.#calls.set(id, { resolve, reject });
-    this.#worker.postMessage({ ...call, id });
+    const request: MountRequest = { ...call, id };
+    if (this.#early !== undefined) this.#early.push(request);
+    else this.#worker.postMessage(request);
     this.#wake();
     return promise;
   }
@@ -397,10 +410,7 @@ export class MountClient implements Engine, WriteEngine {
       case "ended":
         this.#stopping = true;
         this.#ended.resolve(event.how);
-        for (const call of this.#calls.values()) {
-          call.reject(new LitefsError("STOPPING", "the mount has ended"));
-        }
-        this.#calls.clear();
+        this.#rejectAll(new LitefsError("STOPPING", "the mount has ended"));
     }
   }
 
