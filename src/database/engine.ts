@@ -17,7 +17,10 @@ export interface Engine {
    */
   readLog(database: string, after: Position, maxBytes: number): Promise<LogRead>;
 
-  /** A consistent copy at the position of this call; writers go on meanwhile. */
+  /**
+   * A consistent copy at the position of this call; writers go on meanwhile. When this resolves,
+   * `databases` and `readLog` are at that position at least.
+   */
   openSnapshot(database: string): Promise<SnapshotReader>;
 
   /**

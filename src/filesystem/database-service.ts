@@ -434,6 +434,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#snapshots.set(key, snapshot);
     this.#reply(id, {
       snapshot: key,
+      state: updateOf(entry),
       txid: snapshot.txid,
       checksum: halvesToBigint(snapshot.checksumHi, snapshot.checksumLo),
       pageSize: snapshot.pageSize,

@@ -124,6 +124,8 @@ export type WriteRequest =
 
 export interface SnapshotInfo {
   readonly snapshot: number;
+  /** Goes with the answer: what is told of changes may come later. */
+  readonly state: DatabaseUpdate;
   readonly txid: number;
   readonly checksum: bigint;
   readonly pageSize: number;

@@ -51,6 +51,7 @@ import { LAG_NAME } from "./names.ts";
 /** How often, and how long in between, a copy is tried that a transaction is in the way of. */
 const SNAPSHOT_TRIES = 100;
 const SNAPSHOT_RETRY_MS = 20;
+const STOPPING_TEXT = "the node is stopping";
 
 export interface MountClientOptions {
   readonly dataDirectory: string;
@@ -101,6 +102,8 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   readonly #turn = new ChangeTurn(this.#words);
   readonly #wakeMessage = wakeMessage(LAG_NODE_ID);
   readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
+  /** Calls from before the session, whose first message must be its own; undefined since then. */
+  #early: MountRequest[] | undefined = [];
   readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
   readonly #writeListeners: ((event: WriteEvent) => void)[] = [];
   #onCommitWaits: (database: string, position: Position) => void = () => undefined;
@@ -175,8 +178,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   #fatal(error: unknown): void {
     this.#dead = true;
     const failure = error instanceof Error ? error : new Error(String(error));
-    for (const call of this.#calls.values()) call.reject(failure);
-    this.#calls.clear();
+    this.#rejectAll(failure);
     if (!this.#stopping) this.#options.onFatal(failure);
   }
 
@@ -184,6 +186,8 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   async serve(deviceFd: number, mountPoint: string): Promise<void> {
     this.#mountFd = deviceFd;
     this.#worker?.postMessage({ type: "serve", fd: deviceFd } satisfies MountRequest);
+    for (const request of this.#early ?? []) this.#worker?.postMessage(request);
+    this.#early = undefined;
     this.#pin = await fs.promises.open(path.join(mountPoint, LAG_NAME), O_PATH);
     // From here on the kernel knows the inode that wake-ups go through.
     this.#deviceFd = deviceFd;
@@ -201,6 +205,13 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     this.#stopping = true;
     Atomics.store(this.#words, SHARED.stop, 1);
     if (this.#deviceFd >= 0) this.#wake();
+    // There is no session whose end would do it.
+    if (this.#early !== undefined) this.#rejectAll(new LitefsError("STOPPING", STOPPING_TEXT));
+  }
+
+  #rejectAll(error: Error): void {
+    for (const call of this.#calls.values()) call.reject(error);
+    this.#calls.clear();
   }
 
   /** After the session has ended, or when it was never started. */
@@ -239,6 +250,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
 
   async openSnapshot(database: string): Promise<SnapshotReader> {
     const info = await this.#openSnapshot(database);
+    this.#update([info.state]);
     const { snapshot, txid, checksum, pageSize, pageCount, timestampMs } = info;
     return {
       position: { txid, checksum },
@@ -376,12 +388,14 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
 
   #call(call: Call): Promise<MountResult> {
     if (this.#stopping || this.#worker === undefined) {
-      return Promise.reject(new LitefsError("STOPPING", "the node is stopping"));
+      return Promise.reject(new LitefsError("STOPPING", STOPPING_TEXT));
     }
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<MountResult>();
     this.#calls.set(id, { resolve, reject });
-    this.#worker.postMessage({ ...call, id });
+    const request: MountRequest = { ...call, id };
+    if (this.#early !== undefined) this.#early.push(request);
+    else this.#worker.postMessage(request);
     this.#wake();
     return promise;
   }
@@ -426,10 +440,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
       case "ended":
         this.#stopping = true;
         this.#ended.resolve(event.how);
-        for (const call of this.#calls.values()) {
-          call.reject(new LitefsError("STOPPING", "the mount has ended"));
-        }
-        this.#calls.clear();
+        this.#rejectAll(new LitefsError("STOPPING", "the mount has ended"));
     }
   }
 

@@ -53,6 +53,10 @@ export class WriteTurns implements CommitArbiter {
   #queue: Turn[] = [];
   /** The reservation whose turn it is. */
   #reserved: Reservation | undefined;
+  /** The last transaction when a request came: the snapshot of who asks is no newer. */
+  readonly #askedAt = new WeakMap<TurnRequest, number>();
+  /** On the primary: the last transaction when somebody had his turn with a snapshot too old to write. */
+  #staleAt: number | undefined;
   /** On the primary: the node that has the right. */
   #loan: string | undefined;
   #isSettling = false;
@@ -118,6 +122,7 @@ export class WriteTurns implements CommitArbiter {
 
   #wait(request: TurnRequest): void {
     this.#queue.push(request);
+    if (!this.#askedAt.has(request)) this.#askedAt.set(request, this.#entry.db.position.txid);
     if (this.#right === "none" && !this.#host.isPrimary()) this.#right = "asked";
     this.#host.tell({ type: "writer-waits", database: this.#entry.db.name });
   }
@@ -171,6 +176,18 @@ export class WriteTurns implements CommitArbiter {
   /** Some lock was released: perhaps that of the application that was writing. */
   noticeLeaving(): void {
     if (this.#isWriting && !this.#isAppWriting) this.#writerLeft();
+    if (this.#staleAt !== undefined && !this.#isAppWriting) this.#keepTurn(this.#staleAt);
+  }
+
+  /**
+   * In WAL mode SQLite gives the lock back when others have committed since its snapshot, and tries
+   * again after a pause. If the next one had his turn meanwhile, it would find the same, for ever.
+   */
+  #keepTurn(staleAt: number): void {
+    this.#staleAt = undefined;
+    const hasCommitted = this.#entry.db.position.txid !== staleAt;
+    if (hasCommitted || !this.#host.isPrimary() || this.#queue.some(isReservation)) return;
+    this.#queue.unshift({ isReservation: true });
   }
 
   /** Some lock was released, or the database has moved: whose turn is it now? */
@@ -251,12 +268,19 @@ export class WriteTurns implements CommitArbiter {
         const answer = this.#tryGrant(turn);
         if (answer === undefined) return;
         this.#queue.shift();
+        if (answer === "granted") this.#noteSnapshot(turn);
         this.#host.answer(turn, answer);
         // The others hold read locks, for whose end his commit would wait.
         if (answer === "granted") this.makeWay();
       } else if (!this.#tryLend(turn)) return;
       else this.#queue.shift();
     }
+  }
+
+  #noteSnapshot(turn: TurnRequest): void {
+    const { txid } = this.#entry.db.position;
+    const isStale = turn.node.kind === "shm" && (this.#askedAt.get(turn) ?? txid) < txid;
+    this.#staleAt = isStale ? txid : undefined;
   }
 
   /**
@@ -416,6 +440,7 @@ export class WriteTurns implements CommitArbiter {
     const waiting = this.#queue;
     this.#queue = [];
     this.#reserved = undefined;
+    this.#staleAt = undefined;
     for (const turn of waiting) {
       if (isBorrower(turn)) {
         turn.lent({ kind: "refused", reason: "this node is not the primary any more" });

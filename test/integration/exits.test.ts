@@ -25,10 +25,12 @@ async function run(how: string): Promise<number | null> {
   const child = spawn(process.execPath, [CHILD, how, directory], {
     stdio: ["ignore", "pipe", "ignore"],
   });
-  await once(child.stdout, "data");
+  const exit = once(child, "exit");
+  // It may end before it has said anything.
+  await Promise.race([once(child.stdout, "data"), exit]);
   // A process that hangs, half alive, is what this is about: the test must not hang with it.
   const killer = setTimeout(() => child.kill("SIGKILL"), 20_000);
-  const [code] = (await once(child, "exit")) as [number | null];
+  const [code] = (await exit) as [number | null];
   clearTimeout(killer);
   return code;
 }
@@ -45,3 +47,13 @@ test.each([
 test("a connection that the kernel aborts ends the session", async () => {
   expect(await run("aborted")).toBe(5);
 });
+
+test.each([
+  ["early", 3],
+  ["early and stop", 4],
+])(
+  "what is asked before the mount is there is answered after, or when it stops: %s",
+  async (how, code) => {
+    expect(await run(how)).toBe(code);
+  },
+);

@@ -17,17 +17,22 @@ export interface ElectedClusterOptions {
   readonly lease: readonly string[];
   /** Lines of YAML added to the configuration of every node. */
   readonly config?: string;
+  /** After this time a node is killed, see TestNode. */
+  readonly lifeMaxSeconds?: number;
 }
 
 /** Nodes that elect their primary, each a process with a mount, in one temporary directory. */
 export class ElectedCluster {
   readonly directory: string;
   readonly nodes: readonly TestNode[];
+  /** The key of the lease in the backend. */
+  readonly leaseKey: string;
   readonly #connections: Database.Database[] = [];
 
-  private constructor(directory: string, nodes: readonly TestNode[]) {
+  private constructor(directory: string, nodes: readonly TestNode[], leaseKey: string) {
     this.directory = directory;
     this.nodes = nodes;
+    this.leaseKey = leaseKey;
   }
 
   static async create(options: ElectedClusterOptions): Promise<ElectedCluster> {
@@ -42,13 +47,16 @@ export class ElectedCluster {
           directory: path.join(directory, `n${i}`),
           port,
           config: options.config ?? "",
+          ...(options.lifeMaxSeconds === undefined
+            ? {}
+            : { lifeMaxSeconds: options.lifeMaxSeconds }),
           isPrimary: false,
           primaryName: "",
           primaryPort: 0,
           lease: [...backend, `hostname: n${i}`, `advertise-url: "http://127.0.0.1:${port}"`],
         }),
     );
-    return new ElectedCluster(directory, nodes);
+    return new ElectedCluster(directory, nodes, key);
   }
 
   /** The first node becomes the primary, and the others follow it. */

@@ -57,6 +57,34 @@ describe.each(["WAL", "DELETE"])("%s", (mode) => {
   });
 });
 
+// SQLite's patience is counted in attempts, so this does not depend on how fast anything is.
+test.each(["WAL", "DELETE"])(
+  "in %s mode an application on the primary has its turn among nodes that write all the time",
+  async (mode) => {
+    const cluster = await start(mode, 2);
+    const before = cluster.primary.position("app.db");
+    const stop = new AbortController();
+    const endless = AUTOCOMMIT.replace("range(COUNT)", "iter(int, 1)");
+    const others = cluster.replicas.map((node) =>
+      startPython(node.file("app.db"), endless, stop.signal),
+    );
+    await expect
+      .poll(() => cluster.primary.position("app.db"), { timeout: 20_000 })
+      .not.toBe(before);
+    const own = await startPython(
+      cluster.primary.file("app.db"),
+      `
+db.execute("PRAGMA busy_timeout=1000")
+for i in range(10): db.execute("UPDATE counter SET n = n + 1")
+print("done")`,
+    );
+    stop.abort();
+    await Promise.all(others);
+    expect(own).toEqual({ code: 0, stdout: "done", stderr: "" });
+    await cluster.verify();
+  },
+);
+
 test.each(["WAL", "DELETE"])(
   "a transaction of 40 MB in %s mode goes to the primary",
   async (mode) => {

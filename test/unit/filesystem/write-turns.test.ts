@@ -6,7 +6,7 @@ import { DatabaseEntry } from "../../../src/filesystem/entry.ts";
 import type { FileNode } from "../../../src/filesystem/entry.ts";
 import { LockTable } from "../../../src/filesystem/lock-table.ts";
 import { F_WRLCK } from "../../../src/fuse/constants.ts";
-import { PENDING_BYTE, RESERVED_BYTE } from "../../../src/sqlite/locks.ts";
+import { PENDING_BYTE, RESERVED_BYTE, WAL_WRITE_LOCK } from "../../../src/sqlite/locks.ts";
 import { FakeDisk } from "../database/support/fake-disk.ts";
 
 function primary() {
@@ -42,21 +42,29 @@ function primary() {
   const lent: string[] = [];
   const lend = (loan: string): void =>
     entry.turns.lend(loan, ({ kind }: LoanResult) => lent.push(`${loan} ${kind}`));
-  const request = (unique: number) =>
+  const request = (unique: number, kind: "database" | "shm" = "database") =>
     entry.turns.request({
       uniqueLo: unique,
       uniqueHi: 0,
-      node: entry.node("database"),
+      node: entry.node(kind),
       fh: unique,
       ownerLo: unique,
       ownerHi: 0,
-      start: RESERVED_BYTE,
-      end: RESERVED_BYTE,
+      start: kind === "shm" ? WAL_WRITE_LOCK : RESERVED_BYTE,
+      end: kind === "shm" ? WAL_WRITE_LOCK : RESERVED_BYTE,
       type: F_WRLCK,
       pid: 1,
       sinceMs: 0,
     });
-  return { entry, events, answers, lent, lend, request };
+  const leave = (unique: number): void => {
+    entry.node("shm").locks.releaseOwner(unique, 0);
+    entry.released();
+  };
+  const commit = (): void => {
+    const { txid } = db.position;
+    Object.assign(db, { position: { txid: txid + 1, checksum: 5n } });
+  };
+  return { entry, events, answers, lent, lend, request, leave, commit };
 }
 
 test("nodes and applications take turns in the order they came", () => {
@@ -113,4 +121,42 @@ test("in a rollback mode nobody waits with a read lock for one who writes here",
   entry.node("database").locks.releaseOwner(11, 0);
   entry.released();
   expect(lent).toEqual(["1 lent", "2 lent"]);
+});
+
+test("who waited until his snapshot of the WAL was stale has the next turn as well", () => {
+  const { entry, events, answers, lent, lend, request, leave, commit } = primary();
+  lend("1");
+  expect(request(10, "shm")).toBeUndefined();
+  lend("2");
+  commit();
+  entry.turns.endLoan("1");
+  expect(answers).toEqual(["10 granted"]);
+  // SQLite finds that others have committed, gives up, and tries again after a pause.
+  leave(10);
+  expect(lent).toEqual(["1 lent"]);
+  expect(events.filter(({ type }) => type === "turn-reserved")).toHaveLength(1);
+  expect(request(10, "shm")).toBe("granted");
+  commit();
+  leave(10);
+  expect(lent).toEqual(["1 lent", "2 lent"]);
+});
+
+test("who was not kept from a commit has one turn only", () => {
+  const { entry, answers, lent, lend, request, leave, commit } = primary();
+  lend("1");
+  expect(request(10, "shm")).toBeUndefined();
+  lend("2");
+  // Nobody has committed while he waited: he has rolled back.
+  entry.turns.endLoan("1");
+  leave(10);
+  expect(lent).toEqual(["1 lent", "2 lent"]);
+  expect(request(11, "shm")).toBeUndefined();
+  lend("3");
+  commit();
+  entry.turns.endLoan("2");
+  expect(answers).toEqual(["10 granted", "11 granted"]);
+  // His snapshot was newer than that, by whatever way.
+  commit();
+  leave(11);
+  expect(lent).toEqual(["1 lent", "2 lent", "3 lent"]);
 });
