@@ -107,13 +107,13 @@ async function runFaults(
   for (const { name, mode } of DATABASES) prepare(cluster.node(0), name, mode);
   const { nodes } = cluster.cluster;
   for (const node of nodes) clients.start(node);
-  await untilAllWrite(clients);
+  await untilAllWrite(clients, nodes);
   timeline.add("all nodes write");
 
   const plan = planFaults({ ...options, ttlMs: options.backend.ttlMs });
   await new Injector(cluster, clients, timeline).run(plan);
   timeline.add("all faults are over");
-  await untilAllWrite(clients);
+  await untilAllWrite(clients, nodes);
   timeline.add("all nodes write again");
   await clients.stop();
   if (clients.errors !== "") throw new Error(`a client failed: ${clients.errors}`);
@@ -181,11 +181,13 @@ function prepare(node: TestNode, name: string, mode: string): void {
 }
 
 /** A client of each database on each node is told of a write that it began after now. */
-async function untilAllWrite(clients: Clients): Promise<void> {
+async function untilAllWrite(clients: Clients, nodes: readonly TestNode[]): Promise<void> {
   const nowUs = Number(process.hrtime.bigint() / 1000n);
   await waitFor("all nodes to write", HEAL_TIMEOUT_MS, async () => {
     // Each look reads all that the clients have told.
     await sleep(LOOK_INTERVAL_MS);
+    const ended = nodes.find((node) => !node.isRunning);
+    if (ended !== undefined) throw new Error(`${ended.name} has ended by itself: see its log`);
     const idle = clients.idleSince(nowUs);
     return idle.length === 0 ? undefined : `nobody writes ${idle.join(", ")}`;
   });
