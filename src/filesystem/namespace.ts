@@ -155,7 +155,7 @@ export class Namespace {
   }
 
   #text(entry: DatabaseEntry, kind: "position" | "lock"): TextNode {
-    if (kind === "lock") return this.#nodes.newText(0, () => "");
+    if (kind === "lock") return this.#nodes.newHaltLock(entry);
     return this.#nodes.newText(POSITION_FILE_BYTES, () => this.#positionText(entry));
   }
 

@@ -27,6 +27,14 @@ export interface WriteTurnsHost {
   tell(event: WriteEvent): void;
 }
 
+/** A request for the halt lock: to keep the right to write here, whoever uses it. */
+export interface HaltTurn {
+  readonly isHalt: true;
+  /** By the monotonic clock of this process. */
+  readonly sinceMs: number;
+  readonly answer: (isGranted: boolean) => void;
+}
+
 /** The place of an application that had to go away and will be back. */
 interface Reservation {
   readonly isReservation: true;
@@ -65,6 +73,10 @@ export class WriteTurns implements CommitArbiter {
   /** An application holds SQLite's write lock under the right. */
   #isWriting = false;
   #hasCommitted = false;
+  /** A process has the halt lock: the right stays here until he gives it up. */
+  #isHalted = false;
+  /** The right was recalled in the meantime, and goes back after that. */
+  #isReturnDue = false;
   #nextCommit = 1;
   readonly #commits = new Map<number, (isCommitted: boolean) => void>();
 
@@ -115,14 +127,40 @@ export class WriteTurns implements CommitArbiter {
     return undefined;
   }
 
-  #wait(request: TurnRequest): void {
+  /** A process asks for the halt lock. It is answered at once or later. */
+  halt(turn: HaltTurn): void {
+    if (this.#tryHalt(turn)) return;
+    // With the right here it waits for the database to stand where the primary stands.
+    if (this.hasRight) this.#queue.push(turn);
+    else this.#wait(turn);
+  }
+
+  #tryHalt(turn: HaltTurn): boolean {
+    const isHere = this.#host.isPrimary() || (this.hasRight && this.#checkPosition());
+    if (!isHere) return false;
+    this.#isHalted = true;
+    turn.answer(true);
+    return true;
+  }
+
+  endHalt(): void {
+    this.#isHalted = false;
+    if (this.#right !== "held") return;
+    const isDue = this.#isReturnDue;
+    this.#isReturnDue = false;
+    if (isDue) this.#isRecalled = true;
+    // He who is still writing goes back with the right when he leaves.
+    if (!this.#isWriting) this.#leave(true);
+  }
+
+  #wait(request: TurnRequest | HaltTurn): void {
     this.#queue.push(request);
     if (this.#right === "none" && !this.#host.isPrimary()) this.#right = "asked";
     this.#host.tell({ type: "writer-waits", database: this.#entry.db.name });
   }
 
   /** Nobody waits for the answer to this request any more. */
-  cancel(request: TurnRequest): void {
+  cancel(request: TurnRequest | HaltTurn): void {
     this.#queue = this.#queue.filter((turn) => turn !== request);
   }
 
@@ -191,12 +229,21 @@ export class WriteTurns implements CommitArbiter {
     const { db } = this.#entry;
     this.#isWriting = false;
     if (db.hasOpenChanges && !this.#host.isPrimary()) this.#takeBack();
+    this.#leave(this.#hasCommitted);
+  }
+
+  /** Nobody uses the right now; if it was recalled it goes back. */
+  #leave(hasCommitted: boolean): void {
+    const { db } = this.#entry;
     const isReturned = this.#isRecalled;
     if (isReturned) this.#endRight();
     else if (this.#right !== "held") db.arbiter = undefined;
-    const hasCommitted = this.#hasCommitted;
     this.#host.tell({ type: "writer-left", database: db.name, hasCommitted, isReturned });
-    if (this.#queue.length > 0 && this.#right === "none") this.#askAgain();
+    this.#askAgainIfWanted();
+  }
+
+  #askAgainIfWanted(): void {
+    if ((this.#queue.length > 0 || this.#isHalted) && this.#right === "none") this.#askAgain();
   }
 
   /** The writer died. On a replica nobody else may play the journal back. */
@@ -223,6 +270,10 @@ export class WriteTurns implements CommitArbiter {
     const waiting = this.#queue;
     this.#queue = [];
     for (const turn of waiting) {
+      if (isHalt(turn)) {
+        if (!this.#tryHalt(turn)) this.#queue.push(turn);
+        continue;
+      }
       if (!isRequest(turn)) continue;
       const answer = this.hasRight ? this.#tryGrant(turn) : undefined;
       if (answer === undefined) this.#queue.push(turn);
@@ -253,6 +304,9 @@ export class WriteTurns implements CommitArbiter {
         this.#host.answer(turn, answer);
         // The others hold read locks, for whose end his commit would wait.
         if (answer === "granted") this.makeWay();
+      } else if (isHalt(turn)) {
+        this.#queue.shift();
+        this.#tryHalt(turn);
       } else if (!this.#tryLend(turn)) return;
       else this.#queue.shift();
     }
@@ -376,24 +430,45 @@ export class WriteTurns implements CommitArbiter {
 
   /** True when the right is given back; otherwise an application is writing, who will leave. */
   recall(): boolean {
-    this.#isRecalled = true;
-    if (this.#isWriting) return false;
-    this.#endRight();
-    if (this.#queue.length > 0) this.#askAgain();
-    return true;
+    if (this.#isHalted && this.#right === "held") {
+      this.#isReturnDue = true;
+      return false;
+    }
+    return this.#takeAway();
   }
 
+  /** Also from a holder of the halt lock, who cannot be told; the right is borrowed anew for him. */
   lose(): void {
-    this.recall();
+    if (this.#isHalted && this.#right === "held") {
+      const { db } = this.#entry;
+      db.host.logger.warn("halt lock lost, others may write until it is borrowed again", {
+        db: db.name,
+      });
+    }
+    this.#takeAway();
+  }
+
+  #takeAway(): boolean {
+    this.#isRecalled = true;
+    this.#isReturnDue = false;
+    if (this.#isWriting) return false;
+    this.#endRight();
+    this.#askAgainIfWanted();
+    return true;
   }
 
   /** Applications that have waited for so long are told SQLITE_BUSY. */
   deny(waitedMs: number): void {
     const limit = performance.now() - waitedMs;
-    const denied = this.#queue.filter((turn) => isRequest(turn) && turn.sinceMs <= limit);
-    this.#queue = this.#queue.filter((turn) => !denied.includes(turn));
+    const isDenied = (turn: Turn): turn is TurnRequest | HaltTurn =>
+      (isRequest(turn) || isHalt(turn)) && turn.sinceMs <= limit;
+    const denied = this.#queue.filter(isDenied);
+    this.#queue = this.#queue.filter((turn) => !isDenied(turn));
     if (this.#right === "asked" && this.#queue.length === 0) this.#right = "none";
-    for (const turn of denied) if (isRequest(turn)) this.#host.answer(turn, "busy");
+    for (const turn of denied) {
+      if (isHalt(turn)) turn.answer(false);
+      else this.#host.answer(turn, "busy");
+    }
   }
 
   #endRight(): void {
@@ -410,6 +485,7 @@ export class WriteTurns implements CommitArbiter {
     this.#right = "none";
     this.#isRecalled = false;
     this.#isWriting = false;
+    this.#isReturnDue = false;
     this.#position = undefined;
     if (!this.#entry.db.isUndecided) this.#entry.db.arbiter = undefined;
     const waiting = this.#queue;
@@ -419,12 +495,14 @@ export class WriteTurns implements CommitArbiter {
       if (isBorrower(turn)) {
         turn.lent({ kind: "refused", reason: "this node is not the primary any more" });
       }
+      if (isHalt(turn)) this.halt(turn);
       if (!isRequest(turn)) continue;
       // It waits on, for what the new role gives it.
       const answer = this.request(turn);
       if (answer !== undefined) this.#host.answer(turn, answer);
     }
     this.serve();
+    if (!this.#host.isPrimary()) this.#askAgainIfWanted();
   }
 
   // Commits of applications on a replica.
@@ -458,13 +536,16 @@ export class WriteTurns implements CommitArbiter {
   }
 }
 
-type Turn = TurnRequest | Borrower | Reservation;
+type Turn = TurnRequest | Borrower | Reservation | HaltTurn;
 
 function isRequest(turn: Turn): turn is TurnRequest {
   return "uniqueLo" in turn;
 }
 function isBorrower(turn: Turn): turn is Borrower {
   return "loan" in turn;
+}
+function isHalt(turn: Turn): turn is HaltTurn {
+  return "isHalt" in turn;
 }
 function isReservation(turn: Turn): turn is Reservation {
   return "isReservation" in turn;
