@@ -21,6 +21,8 @@ export interface WalCaptureOwner {
   walIsUnsound(error: unknown): void;
   /** It is in the log. */
   adoptWal(open: OpenTransaction, pageCount: number, isChanged: boolean): void;
+  /** Whether who starts the WAL over has moved everything out of it, as SQLite does before. */
+  mayRestartWal(): boolean;
   /** The WAL starts over: what it held must be in the database file before that. */
   beforeWalReset(): void;
 }
@@ -190,7 +192,10 @@ export class WalCapture {
     file: OpenFile,
   ): Outcome {
     if (offset < WAL_HEADER_SIZE) {
-      if (this.#header !== undefined) this.#owner.beforeWalReset();
+      if (this.#header !== undefined) {
+        if (!this.#owner.mayRestartWal()) return "io";
+        this.#owner.beforeWalReset();
+      }
       file.writeAt(data, start, length, offset);
       const bytes = new Uint8Array(WAL_HEADER_SIZE);
       file.readAt(bytes, 0, WAL_HEADER_SIZE, 0);

@@ -11,6 +11,8 @@ export class WalFrames {
   // Made with the first frame: a database at rest, of which there may be thousands, has none.
   #newest: Map<number, number> | undefined;
   #unwritten: Set<number> | undefined;
+  /** Those of them that a checkpoint had written, and the file has lost. */
+  #lost: Set<number> | undefined;
   /** Where the database stood before the first of the frames. */
   baseTxid = 0;
   count = 0;
@@ -31,12 +33,22 @@ export class WalFrames {
     this.#newest ??= new Map<number, number>();
     this.#newest.set(pgno, this.count);
     this.unwritten.add(pgno);
+    this.#lost?.delete(pgno);
     this.count++;
   }
 
   /** The database file may have lost any page of these frames: all of them are to be written again. */
   forgetWritten(): void {
-    for (const pgno of this.#newest?.keys() ?? []) this.unwritten.add(pgno);
+    this.markUnwrittenAfter(0);
+  }
+
+  /** How many pages of a database of this size no checkpoint has written in their newest version. */
+  missingPages(pageCount: number): number {
+    let count = 0;
+    for (const pgno of this.#unwritten ?? []) {
+      if (pgno <= pageCount && this.#lost?.has(pgno) !== true) count++;
+    }
+    return count;
   }
 
   /** Frame index of the newest version of a page, or -1 when the WAL does not hold it. */
@@ -55,7 +67,12 @@ export class WalFrames {
 
   /** The database file has lost what it had of the pages behind a page. */
   markUnwrittenAfter(pgno: number): void {
-    for (const held of this.#newest?.keys() ?? []) if (held > pgno) this.unwritten.add(held);
+    for (const held of this.#newest?.keys() ?? []) {
+      if (held <= pgno || this.unwritten.has(held)) continue;
+      this.unwritten.add(held);
+      this.#lost ??= new Set<number>();
+      this.#lost.add(held);
+    }
   }
 
   /** Frames that hold a page, newest first. */
@@ -67,6 +84,7 @@ export class WalFrames {
     this.count = 0;
     this.#newest = undefined;
     this.#unwritten = undefined;
+    this.#lost = undefined;
     if (this.#pgnos.length > KEPT_FRAMES) this.#pgnos = NONE;
   }
 }

@@ -577,7 +577,6 @@ export class LitefsFileSystem implements FuseHandler {
     node: FileNode | TextNode,
   ): void {
     const timeoutMs = node.type === "file" ? FOREVER_MS : 0;
-    if (node.type === "file" && node.kind === "wal") this.#runway.retract(node);
     this.#replies.replyAttr(request.uniqueLo, request.uniqueHi, attributesOf(node), timeoutMs);
   }
 

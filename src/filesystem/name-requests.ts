@@ -65,10 +65,7 @@ export class NameRequests {
       const appears = kind === "file" || kind === "invalid";
       this.replies.replyNegativeEntry(uniqueLo, uniqueHi, appears ? FOREVER_MS : 0);
     } else if (node.type === "plain") this.#options.plainRequests.replyEntry(request, node);
-    else {
-      if (node.type === "file" && node.kind === "wal") this.#options.runway.retract(node);
-      this.replies.replyEntry(uniqueLo, uniqueHi, entryOf(node));
-    }
+    else this.replies.replyEntry(uniqueLo, uniqueHi, entryOf(node));
   }
 
   create(request: FuseRequest, name: string, flags: number, mode: number): void {
@@ -103,7 +100,7 @@ export class NameRequests {
     }
     db.files.getOrCreate(kind);
     const node = entry.node(kind);
-    if (kind === "wal") this.#options.runway.retract(node);
+    if (kind === "wal") this.#options.runway.forget(node);
     const fh = this.#options.handles.open(node);
     this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, openFlagsOf(kind));
   }

@@ -13,6 +13,7 @@ import {
 import { shell, tryShell } from "../support/shell.ts";
 import type { TestNode } from "../support/test-node.ts";
 import { ThinDisk } from "../support/thin-disk.ts";
+import { PYTHON } from "../support/python-path.ts";
 
 cleanUpAfterEach();
 
@@ -161,7 +162,7 @@ test("a file system that turns read-only: commits are refused, what was committe
   db.exec("INSERT INTO t(x) VALUES (1)");
   await cluster.waitForReplicas("app.db");
   // From outside, as the kernel does it after an error of the journal.
-  shell("python3", [
+  shell(PYTHON, [
     "-c",
     "import fcntl, os, struct, sys\nfd = os.open(sys.argv[1], os.O_RDONLY)\nfcntl.ioctl(fd, 0x8004587d, struct.pack('I', 2))",
     disk.mountPoint,

@@ -2,7 +2,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import Database from "better-sqlite3";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Cluster } from "../support/cluster.ts";
+import { Cluster, waitFor } from "../support/cluster.ts";
 import { isInstalled, python, shell, sqliteCli, startPython } from "../support/shell.ts";
 
 const hasCli = isInstalled("sqlite3");
@@ -128,6 +128,13 @@ for i in range(5): db.execute("INSERT INTO t(x) VALUES (randomblob(2000))")`,
     await cluster.waitForReplicas(name);
     expect(count(old)).toBe(20);
     old.close();
+    // The kernel tells of the end of a descriptor after close(2), and then the WAL is emptied, which
+    // for SQLite is as if there were none.
+    const wal = cluster.replica.file(`${name}-wal`);
+    await waitFor("the WAL to be emptied", 10_000, () => {
+      const sizeBytes = fs.statSync(wal, { throwIfNoEntry: false })?.size ?? 0;
+      return sizeBytes === 0 ? undefined : `it has ${sizeBytes} bytes`;
+    });
     const next = cluster.connect(cluster.replica, name);
     expect(count(next)).toBe(20);
     expect(next.pragma("journal_mode", { simple: true })).toBe("delete");

@@ -4,6 +4,7 @@ import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { cleanUpAfterEach, Cluster } from "../support/cluster.ts";
 import { startPython, tryShell } from "../support/shell.ts";
+import { PYTHON } from "../support/python-path.ts";
 
 cleanUpAfterEach();
 
@@ -170,7 +171,7 @@ test.each(["WAL", "DELETE", "TRUNCATE", "PERSIST"])(
     const file = cluster.replica.file("app.db");
 
     // Nobody has it open on the replica: the very first thing that happens is a write.
-    const first = tryShell("python3", [
+    const first = tryShell(PYTHON, [
       "-c",
       `import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0.2)

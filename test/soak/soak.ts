@@ -12,6 +12,7 @@ import { CutProxy } from "./cut-proxy.ts";
 import { growthOf, heapBytesOf, logBytesOf, meanOf, sampleProcess } from "./samples.ts";
 import type { Sample } from "./samples.ts";
 import type { ChildMessage } from "./workload.ts";
+import { PYTHON } from "../support/python-path.ts";
 
 /*
  * npm run soak [-- --minutes N] [--svg FILE] [--pause MILLISECONDS]
@@ -231,7 +232,7 @@ const applications = [
   new Application(() => {
     const program = path.join(import.meta.dirname, "writer.py");
     const seconds = String(Number(pause) / 200);
-    return spawn("python3", [program, mount, seconds], { stdio: ["ignore", 2, 2] });
+    return spawn(PYTHON, [program, mount, seconds], { stdio: ["ignore", 2, 2] });
   }),
   ...nodes.map((node) => new Application(() => script("reader.ts", node.mountPoint, pause))),
 ];

@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { text } from "node:stream/consumers";
+import { PYTHON } from "./python-path.ts";
 
 const TIMEOUT_MS = 60_000;
 
@@ -36,7 +37,7 @@ export function isInstalled(command: string): boolean {
 
 /** Python's own sqlite3 module, in autocommit mode as `db`; sys.argv[1] is the path. */
 export function python(databasePath: string, source: string): string {
-  return shell("python3", ["-c", pythonProgram(source), databasePath]);
+  return shell(PYTHON, ["-c", pythonProgram(source), databasePath]);
 }
 
 /** The same, while the test goes on. Killed when the signal is aborted. */
@@ -45,7 +46,7 @@ export async function startPython(
   source: string,
   stop?: AbortSignal,
 ): Promise<ShellResult> {
-  const child = spawn("python3", ["-c", pythonProgram(source), databasePath], {
+  const child = spawn(PYTHON, ["-c", pythonProgram(source), databasePath], {
     stdio: ["ignore", "pipe", "pipe"],
     timeout: TIMEOUT_MS,
     killSignal: "SIGKILL",

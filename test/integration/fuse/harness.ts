@@ -11,6 +11,7 @@ import { runCommand } from "../../../src/fuse/run-command.ts";
 import { wakeMessage } from "../../../src/fuse/wake.ts";
 import { PIN_NODE_ID } from "./memory-filesystem.ts";
 import type { WorkerInput } from "./mount-worker.ts";
+import { PYTHON } from "../../support/python-path.ts";
 
 export type MountEvent = Readonly<Record<string, unknown>> & { readonly kind: string };
 
@@ -93,7 +94,7 @@ export class TestMount {
   }
 
   startPython(source: string): ChildProcess {
-    const child = spawn("python3", ["-c", source, this.mount.mountPoint]);
+    const child = spawn(PYTHON, ["-c", source, this.mount.mountPoint]);
     this.#children.push(child);
     return child;
   }

@@ -8,6 +8,7 @@ import Database from "better-sqlite3";
 import { Cluster, waitFor } from "../../support/cluster.ts";
 import type { TestNode } from "../../support/test-node.ts";
 import { Random } from "../../unit/database/support/fake-disk.ts";
+import { PYTHON } from "../../support/python-path.ts";
 
 const DATABASES = [
   { name: "wal.db", mode: "WAL" },
@@ -107,8 +108,6 @@ export class Kills {
     const { primary, replica } = this.#cluster;
     for (const { name } of DATABASES) {
       for (const writer of WRITERS) {
-        // See README, "what does not hold": with a writer on the replica rows are lost now and then.
-        if (writer === REPLICA_WRITER && process.env["LITEFS_KILL_FORWARDING"] !== "1") continue;
         const batch = BATCHES[this.#random.below(BATCHES.length)] ?? 1;
         const level = LEVELS[this.#random.below(LEVELS.length)] ?? "FULL";
         const isPython = writer > 1;
@@ -116,7 +115,7 @@ export class Kills {
         const script = path.join(import.meta.dirname, isPython ? "writer.py" : "writer.ts");
         const args = [script, node.file(name), this.#ackFile(name, writer), String(writer)];
         fs.rmSync(this.#ackFile(name, writer), { force: true });
-        const command = isPython ? "python3" : process.execPath;
+        const command = isPython ? PYTHON : process.execPath;
         const child = spawn(command, [...args, String(batch), level], {
           stdio: ["ignore", "ignore", "pipe"],
         });

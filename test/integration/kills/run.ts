@@ -14,7 +14,6 @@ const { status } = spawnSync("vitest", ["run", "test/integration/kills", "--repo
   stdio: "inherit",
   env: {
     ...process.env,
-    LITEFS_KILL_FORWARDING: "1",
     LITEFS_KILL_ROUNDS: values.rounds,
     LITEFS_KILL_SEED: values.seed,
   },

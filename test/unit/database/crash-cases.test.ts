@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { applyTransactions } from "../../../src/database/apply.ts";
 import { JOURNAL_HEADER_SIZE } from "../../../src/sqlite/journal.ts";
+import { encodeWalHeader, WAL_HEADER_SIZE } from "../../../src/sqlite/wal.ts";
 import { rollBackAbandoned } from "../../../src/database/demote.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
@@ -208,6 +209,27 @@ it("a checkpoint that cuts the file leaves nothing to be read from a WAL that st
   pager.restartWal();
   pager.transaction({ pgnos: [6], pageCount: 6 });
   checkContent(db, pager.committed, 512);
+});
+
+it("who starts the WAL over without having seen all of it is refused", () => {
+  const { db, pager } = started("wal");
+  pager.transaction({ pgnos: [1, 2], pageCount: 3 });
+  pager.checkpoint();
+  pager.transaction({ pgnos: [2], pageCount: 3 });
+  const { position } = db;
+  const header = new Uint8Array(WAL_HEADER_SIZE);
+  encodeWalHeader(
+    { bigEndianChecksum: false, pageSize: 512, checkpointSequence: 1, salt1: 7, salt2: 8 },
+    header,
+    0,
+  );
+  expect(db.write("wal", 0, header, 0, header.length)).toBe("io");
+  // Whoever comes next is shown what is there.
+  expect(db.suspect).toBe(true);
+  expect(db.position).toEqual(position);
+  checkContent(db, pager.committed, 512);
+  pager.checkpoint();
+  expect(db.write("wal", 0, header, 0, header.length)).toBe("ok");
 });
 
 it("a replica takes a database that was dropped, and created with another page size", () => {
