@@ -4,8 +4,8 @@ import type { DaemonLocks, Job } from "../database/host.ts";
 import { runJob } from "../database/host.ts";
 import type { Position } from "../lib/position.ts";
 import { LocalWal } from "../database/local-wal.ts";
-import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
-import { SHARED_FIRST, SHARED_LAST } from "../sqlite/locks.ts";
+import { F_RDLCK, F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
+import { SHARED_FIRST, SHARED_LAST, WAL_DMS_LOCK } from "../sqlite/locks.ts";
 import { DAEMON_FH } from "./lock-table.ts";
 import type { LockTable } from "./lock-table.ts";
 import { readAccess } from "./shown-access.ts";
@@ -147,6 +147,20 @@ export class DatabaseEntry implements DaemonLocks {
       if (!node.locks.isDaemonLocked) this.#locked?.delete(node);
     }
     this.released();
+  }
+
+  joinIndex(): "joined" | "alone" | "none" {
+    const node = this.node("shm");
+    const { locks } = node;
+    if (locks.isLockedFor(F_WRLCK, WAL_DMS_LOCK, WAL_DMS_LOCK)) return "none";
+    locks.set(0, 0, DAEMON_FH, process.pid, WAL_DMS_LOCK, WAL_DMS_LOCK, F_RDLCK);
+    this.#locked ??= new Set<FileNode>();
+    this.#locked.add(node);
+    return locks.isLockedFor(F_RDLCK, WAL_DMS_LOCK, WAL_DMS_LOCK) ? "joined" : "alone";
+  }
+
+  leaveIndex(): void {
+    this.unlock("shm", WAL_DMS_LOCK, WAL_DMS_LOCK);
   }
 
   isHeldExclusively(): boolean {

@@ -89,9 +89,14 @@ export class LockTable {
 
   /** Whether any application holds a write lock in a range. */
   isWriteLocked(start: number, end: number): boolean {
+    return this.isLockedFor(F_WRLCK, start, end);
+  }
+
+  /** Whether any application holds a lock of a kind in a range. */
+  isLockedFor(type: number, start: number, end: number): boolean {
     return this.#locks.some(
       (lock) =>
-        lock.type === F_WRLCK && lock.fh !== DAEMON_FH && lock.start <= end && lock.end >= start,
+        lock.type === type && lock.fh !== DAEMON_FH && lock.start <= end && lock.end >= start,
     );
   }
 
