@@ -21,6 +21,8 @@ export interface NodeApi {
   readonly streams: StreamServer;
   readonly events: EventHub;
   readonly loans: LoanDesk;
+  /** For how long this replica has had the right to write a database; undefined: it has not. */
+  heldForMs(database: string): number | undefined;
   readonly metrics: MetricsSource;
   readonly log: Logger;
   readonly importer: DatabaseImporter;

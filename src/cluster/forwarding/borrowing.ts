@@ -6,6 +6,7 @@ import type { Logger } from "../../lib/log.ts";
 import { formatPosition } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
 import type { BorrowedRight, PrimaryLink } from "./primary-link.ts";
+import type { ForwardingStatistics, ForwardOutcome } from "./statistics.ts";
 
 export interface BorrowingOptions {
   readonly engine: WriteEngine;
@@ -17,7 +18,7 @@ export interface BorrowingOptions {
   readonly timeoutMs: number;
   /** The connection to the present primary; undefined when none is known. */
   link(): PrimaryLink | undefined;
-  onForwarded(latencyMs: number, outcome: "committed" | "refused" | "unknown"): void;
+  readonly statistics: ForwardingStatistics;
 }
 
 /** Loans end on the primary after 30 s unless they are renewed. */
@@ -69,6 +70,12 @@ export class Borrowing {
     return this.#state;
   }
 
+  /** For how long the right has been here; undefined when it is not. */
+  get heldForMs(): number | undefined {
+    if (this.#state !== "held") return undefined;
+    return this.#options.clock.monotonicMs() - this.#borrowedAtMs;
+  }
+
   get #isIdle(): boolean {
     return this.#state === "idle";
   }
@@ -117,6 +124,7 @@ export class Borrowing {
     const { clock, engine, log, timeoutMs } = this.#options;
     const link = this.#options.link();
     if (link === undefined) {
+      this.#options.statistics.denied++;
       this.#deny(0);
       return;
     }
@@ -133,7 +141,9 @@ export class Borrowing {
       const right = await link.borrow(this.#database, this.#loan, signal);
       this.#right = right;
       this.#borrowedAtMs = clock.monotonicMs();
-      this.#noteRoundTrip(this.#borrowedAtMs - askedAtMs);
+      const tookMs = this.#borrowedAtMs - askedAtMs;
+      this.#noteRoundTrip(tookMs);
+      this.#options.statistics.waitMs.add(tookMs);
       // Before the engine is told: from then on an application may commit at any time.
       this.#hold(right);
       if (!(await engine.grantRight(this.#database, right.position))) {
@@ -148,6 +158,7 @@ export class Borrowing {
         });
       }
       this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
+      this.#options.statistics.denied++;
       // Also when the loan has ended already: whoever waited for it must not wait for ever.
       if (this.#loan === loan) {
         this.#deny(0);
@@ -278,7 +289,7 @@ export class Borrowing {
   async commit(event: CommitEvent): Promise<void> {
     const { clock, engine, log } = this.#options;
     const startedAtMs = clock.monotonicMs();
-    let outcome: "committed" | "refused" | "unknown";
+    let outcome: ForwardOutcome;
     try {
       outcome = await this.#submit(event);
     } catch (error) {
@@ -287,11 +298,11 @@ export class Borrowing {
     }
     const tookMs = clock.monotonicMs() - startedAtMs;
     if (outcome === "committed") this.#noteRoundTrip(tookMs);
-    this.#options.onForwarded(tookMs, outcome);
+    this.#options.statistics.forwarded(tookMs, outcome);
     await engine.decideCommit(this.#database, event.commit, outcome === "committed");
   }
 
-  async #submit(event: CommitEvent): Promise<"committed" | "refused" | "unknown"> {
+  async #submit(event: CommitEvent): Promise<ForwardOutcome> {
     const { log, timeoutMs } = this.#options;
     const link = this.#link;
     const loan = this.#loan;
@@ -319,7 +330,7 @@ export class Borrowing {
    * The primary may have the transaction or not. It, or the one after it, is asked for the position
    * until somebody knows. Whoever answers "no" will never take it any more.
    */
-  async #resolve(loan: string, position: Position): Promise<"committed" | "refused" | "unknown"> {
+  async #resolve(loan: string, position: Position): Promise<ForwardOutcome> {
     const { clock, log, timeoutMs } = this.#options;
     const deadlineMs = clock.monotonicMs() + timeoutMs;
     while (clock.monotonicMs() < deadlineMs) {

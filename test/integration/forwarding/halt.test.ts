@@ -217,6 +217,8 @@ sys.exit(7)`;
   const running = litefs("run", ...flags, "--", "python3", "-c", program);
   await waitFor("the command", WAIT_MS, () => (fs.existsSync(marker) ? undefined : "not yet"));
   expect(insert(cluster, primary, "refused")).toContain("database is locked");
+  expect((await litefs("status", "-url", primary.url)).out).toMatch(/app\.db .* lent to /);
+  expect((await litefs("status", "-url", replica.url)).out).toMatch(/app\.db .* borrowed for /);
   fs.rmSync(marker);
   expect(await running).toEqual({ code: 7, out: "", error: "" });
   await untilWritable(cluster, primary, "after");

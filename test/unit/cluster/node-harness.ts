@@ -79,6 +79,7 @@ export async function serveNode(
     streams,
     events,
     loans,
+    heldForMs: () => undefined,
     metrics: changes.metrics ?? { contentType: "text/plain", text: () => Promise.resolve("m 1\n") },
     log: silentLogger,
     importer:
