@@ -11,7 +11,7 @@ import type { LockTable } from "./lock-table.ts";
 import { readAccess } from "./shown-access.ts";
 import type { ShownAccess } from "./shown-access.ts";
 import { WriteTurns } from "./write-turns.ts";
-import type { WriteTurnsHost } from "./write-turns.ts";
+import type { WriteTurnsHost } from "./write-turn-kinds.ts";
 
 /** One file of a database as the kernel knows it. */
 export interface FileNode {
@@ -84,6 +84,11 @@ export class DatabaseEntry implements DaemonLocks {
   get turns(): WriteTurns {
     this.#turns ??= new WriteTurns(this, this.#turnsHost);
     return this.#turns;
+  }
+
+  /** Whether somebody who was told SQLITE_BUSY may come back to write. */
+  get isWriterExpected(): boolean {
+    return this.#turns?.door.isAnyoneExpected === true;
   }
 
   roleChanged(): void {

@@ -3,7 +3,7 @@ import * as errno from "../fuse/errno.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import type { DatabaseEntry } from "./entry.ts";
-import type { HaltTurn } from "./write-turns.ts";
+import type { HaltTurn } from "./write-turn-kinds.ts";
 
 /** The byte of `DB-lock` that LiteFS gives a meaning to. */
 export const HALT_BYTE = 72;

@@ -87,6 +87,13 @@ export class LockTable {
     );
   }
 
+  /** Whether an owner holds a lock of any kind on a byte of a range. */
+  ownerHoldsAny(ownerLo: number, ownerHi: number, start: number, end: number): boolean {
+    return this.#locks.some(
+      (lock) => lock.start <= end && lock.end >= start && sameOwner(lock, ownerLo, ownerHi, false),
+    );
+  }
+
   /** Whether any application holds a write lock in a range. */
   isWriteLocked(start: number, end: number): boolean {
     return this.isLockedFor(F_WRLCK, start, end);

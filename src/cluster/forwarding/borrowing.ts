@@ -27,7 +27,7 @@ const RENEW_EVERY_MS = 10_000;
 const SILENT_LINGER_MS = 50;
 const SILENT_LOAN_MS = 25_000;
 /** While others wait, a node keeps the right for this long or one round trip, if it goes on writing. */
-const SLICE_MS = 10;
+const SLICE_MS = 25;
 /** Between two transactions of a busy application. */
 const PAUSE_MS = 2;
 /** An application that was told SQLITE_BUSY comes back within SQLite's longest pause. */
@@ -52,6 +52,7 @@ export class Borrowing {
   #asking: AbortController | undefined;
   #borrowedAtMs = 0;
   #isUsed = false;
+  #hasNext = false;
   /** In a row, holds of SQLite's lock without a commit: a snapshot was stale. */
   #fruitless = 0;
   #roundTripMs = 1;
@@ -101,9 +102,10 @@ export class Borrowing {
     }, waitMs + 1).unref();
   }
 
-  writerLeft({ hasCommitted, isReturned }: WriterLeftEvent): void {
+  writerLeft({ hasCommitted, isReturned, hasNext }: WriterLeftEvent): void {
     if (this.#state !== "held") return;
     this.#isUsed = true;
+    this.#hasNext = hasNext;
     this.#fruitless = hasCommitted ? 0 : this.#fruitless + 1;
     if (isReturned) this.#drop();
     else this.#planReturn();
@@ -172,6 +174,7 @@ export class Borrowing {
   #hold(right: BorrowedRight): void {
     this.#state = "held";
     this.#isUsed = false;
+    this.#hasNext = false;
     this.#fruitless = 0;
     this.#impatientUntilMs = 0;
     right.onWanted = () => this.#planReturn();
@@ -228,7 +231,8 @@ export class Borrowing {
       this.#fruitless === 0 ? 0 : Math.min(RETURN_MAX_MS, 10 * 2 ** Math.min(4, this.#fruitless));
     if (right?.isWanted === true) {
       const sliceMs = Math.max(SLICE_MS, this.#roundTripMs);
-      return Math.max(returnMs, heldMs < sliceMs ? PAUSE_MS : 0);
+      const leftMs = Math.max(0, sliceMs - heldMs);
+      return Math.max(returnMs, this.#hasNext ? leftMs : Math.min(leftMs, PAUSE_MS));
     }
     return Math.max(returnMs, right?.isHeld === true ? lingerMs : SILENT_LINGER_MS);
   }

@@ -4,6 +4,7 @@ import type { Clock } from "../../lib/clock.ts";
 import { errorText } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Borrowing } from "./borrowing.ts";
+import { RESERVATION_MS } from "./loan-desk.ts";
 import { PrimaryLink } from "./primary-link.ts";
 import { ForwardingStatistics } from "./statistics.ts";
 
@@ -65,6 +66,9 @@ export class Forwarder {
         borrowing.writerWaits();
         return;
       case "turn-reserved":
+        setTimeout(() => {
+          engine.endReservation(database).catch(() => undefined);
+        }, RESERVATION_MS).unref();
         return;
       case "writer-left":
         borrowing.writerLeft(event);

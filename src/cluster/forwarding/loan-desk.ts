@@ -42,8 +42,8 @@ interface OpenLoan {
   timer: NodeJS.Timeout;
 }
 
-/** SQLite's busy handler sleeps for up to 100 ms. */
-const RESERVATION_MS = 150;
+/** How often the mount thread looks after those for whom it keeps a turn. */
+export const RESERVATION_MS = 60;
 
 /**
  * The primary's side of forwarding: lends the right to write a database to one node at a time, and

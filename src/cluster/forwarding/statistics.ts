@@ -5,7 +5,7 @@ export const HISTOGRAM_BOUNDS_MS: readonly number[] = [
 
 /** How often a time was in each class; the last class has no bound. */
 export class TimeHistogram {
-  readonly counts: number[] = new Array<number>(HISTOGRAM_BOUNDS_MS.length + 1).fill(0);
+  readonly counts: number[] = [...HISTOGRAM_BOUNDS_MS, Infinity].map(() => 0);
   sumMs = 0;
 
   add(tookMs: number): void {

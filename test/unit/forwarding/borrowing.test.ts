@@ -12,7 +12,12 @@ import { newEngine } from "../cluster/stand-ins.ts";
 
 const POSITION: Position = { txid: 7, checksum: 0x8000000000000123n };
 const NEXT: Position = { txid: 8, checksum: 0x8000000000000456n };
-const LEFT = { type: "writer-left", database: "app.db", isReturned: false } as const;
+const LEFT = {
+  type: "writer-left",
+  database: "app.db",
+  isReturned: false,
+  hasNext: false,
+} as const;
 const WAITS = { type: "writer-waits", database: "app.db" } as const;
 const COMMIT: CommitEvent = {
   type: "commit",
