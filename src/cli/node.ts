@@ -322,6 +322,9 @@ class Node {
       subscriberCount: () => streams.sessionCount + events.subscriberCount,
       sentFrames: () => streams.sentFrames,
       roleCounters: () => cluster.counters,
+      forwarding: forwarder.statistics,
+      borrowerOf: (database) => loans.loanOf(database)?.nodeId,
+      hasBorrowed: (database) => forwarder.heldForMs(database) !== undefined,
       leaseRemainingMs: () => {
         const remainingMs = cluster.leaseState?.remainingMs;
         return remainingMs === Infinity ? undefined : remainingMs;
@@ -345,6 +348,7 @@ class Node {
       events,
       loans,
       sync,
+      heldForMs: (database: string) => forwarder.heldForMs(database),
       metrics,
       log,
       importer,

@@ -1,10 +1,9 @@
-import * as fs from "node:fs";
 import * as path from "node:path";
-import { LitefsError } from "../lib/errors.ts";
 import { silentLogger } from "../lib/log.ts";
 import { parseArguments, refusePositionals, UsageError } from "./arguments.ts";
 import type { Command, CommandContext } from "./context.ts";
 import { EXIT_OK } from "./exit-codes.ts";
+import { takeHaltLock } from "./halt-lock.ts";
 import { COMMAND_USAGE, printUsage } from "./help.ts";
 import { DEFAULT_URL, NodeClient } from "./node-client.ts";
 import { FORWARDED_SIGNALS, Supervisor } from "./supervisor.ts";
@@ -35,12 +34,15 @@ export const runCommand: Command = async (args, context) => {
     return EXIT_OK;
   }
   if (flags.promote) await promote(client, say);
-  if (haltPath !== "") {
-    await requireHaltLock(client, path.resolve(context.currentDirectory, haltPath));
-    say("node is primary, the halt lock is not needed");
+  const halt = haltPath === "" ? undefined : path.resolve(context.currentDirectory, haltPath);
+  const lock = halt === undefined ? undefined : await takeHaltLock(halt);
+  if (lock !== undefined) say("halt lock acquired");
+  try {
+    say(`running ${command.join(" ")}`);
+    return await runForwardingSignals(command, context);
+  } finally {
+    await lock?.close();
   }
-  say(`running ${command.join(" ")}`);
-  return await runForwardingSignals(command, context);
 };
 
 async function promote(client: NodeClient, say: (text: string) => void): Promise<void> {
@@ -48,21 +50,6 @@ async function promote(client: NodeClient, say: (text: string) => void): Promise
   say("promoting node to primary");
   await client.promote();
   say("promotion successful");
-}
-
-/** On the primary the halt lock is free of charge: writes are local already. */
-async function requireHaltLock(client: NodeClient, database: string): Promise<void> {
-  if (!fs.existsSync(database)) {
-    throw new LitefsError("halt-lock", `database does not exist: ${database}`);
-  }
-  if (!fs.existsSync(`${database}-lock`)) {
-    const remedy = `give the path of a database in a litefs mount`;
-    throw new LitefsError("halt-lock", `${database} has no lock file; ${remedy}`);
-  }
-  if ((await client.info()).isPrimary) return;
-  const remedy = "run the command on the primary";
-  const problem = `the halt lock on a replica is not supported by this version yet; ${remedy}`;
-  throw new LitefsError("halt-lock", problem);
 }
 
 async function runForwardingSignals(

@@ -36,6 +36,7 @@ function describe(status: Members): string {
     ...(Number(database["divergedHistories"]) > 0
       ? [`${text(database["divergedHistories"])} diverged`]
       : []),
+    ...loanText(database),
   ]);
   const replicas = list(status["replicas"]).map((replica) => [
     text(replica["hostname"]) || text(replica["nodeID"]),
@@ -49,6 +50,16 @@ function describe(status: Members): string {
     (databases.length === 0 ? "" : `\ndatabases\n${table(databases)}`) +
     (replicas.length === 0 ? "" : `\nreplicas\n${table(replicas)}`)
   );
+}
+
+/** Who may write it, when that is not simply the primary. */
+function loanText(database: Members): string[] {
+  const lentTo = members(database["lentTo"]);
+  const borrowed = members(database["borrowed"]);
+  if (borrowed !== undefined) return [`borrowed for ${text(borrowed["heldForMs"])} ms`];
+  if (lentTo === undefined) return [];
+  const node = text(lentTo["hostname"]) || text(lentTo["nodeID"]);
+  return [`lent to ${node} for ${text(lentTo["heldForMs"])} ms`];
 }
 
 function primaryText(status: Members): string {

@@ -64,6 +64,15 @@ export interface DaemonLocks {
   /** Takes an exclusive lock; false when somebody is in the way. */
   tryLock(kind: "database" | "shm", first: number, last: number): boolean;
   unlock(kind: "database" | "shm", first: number, last: number): void;
+  /**
+   * Takes part in the wal-index as a connection does, by a shared lock of the "dead man's switch":
+   * whoever opens the database meanwhile does not cut the wal-index down to build it anew.
+   *
+   * "joined": applications use it. "alone": none does, and what it shows means nothing. "none": no
+   * lock was taken, because somebody is about to build it.
+   */
+  joinIndex(): "joined" | "alone" | "none";
+  leaveIndex(): void;
   /** Whether an application has the database file to itself: SQLite's EXCLUSIVE lock. */
   isHeldExclusively(): boolean;
   /** Calls back after any application has given up a lock or closed a file of this database. */
@@ -76,6 +85,8 @@ export interface DaemonLocks {
 export const noLocks: DaemonLocks = {
   tryLock: () => true,
   unlock: () => undefined,
+  joinIndex: () => "none",
+  leaveIndex: () => undefined,
   isHeldExclusively: () => false,
   whenReleased: (then) => then(),
   openCount: () => 0,

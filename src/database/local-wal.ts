@@ -131,25 +131,50 @@ export class LocalWal {
    * nothing to show: the next one to open the database builds it from the WAL.
    */
   *publish(): Job<void> {
-    const { kernel, store, wal } = this.#db;
+    const { store, wal } = this.#db;
     const { frames } = store;
     this.flush();
     this.#storedBytes = 0;
     const header = wal.header;
-    if (this.#locks.openCount("shm") === 0 || header === undefined) {
+    yield* this.#withIndex(function* (this: LocalWal) {
+      if (header === undefined) return;
+      if (this.#published < 0) yield* this.#inspect(header);
+      if (this.#published < 0 || this.#published === frames.count) return;
+      this.#showFrames(header);
+    });
+  }
+
+  /**
+   * Changes the wal-index while applications use it. The bytes are on their way to the kernel for a
+   * while: somebody who found nobody at the wal-index and built it anew meanwhile would get them on
+   * top, a header without the entries that belong to it. So the daemon is there until they have
+   * arrived, as a connection would be.
+   */
+  *#withIndex(change: (this: LocalWal) => Job<void>): Job<void> {
+    const { files, kernel, wal } = this.#db;
+    const isOpen = this.#locks.openCount("shm") > 0 && wal.header !== undefined;
+    const index = isOpen ? this.#locks.joinIndex() : "none";
+    if (index === "none") {
       this.forgetIndex();
       yield (resume) => kernel.settled(resume);
       return;
     }
-    if (this.#published < 0) yield* this.#inspect(header);
-    if (this.#published < 0) {
+    try {
+      if (index === "joined") yield* change.call(this);
+      else {
+        // Who comes now finds us, and must not take for good what others have left behind.
+        this.forgetIndex();
+        const none = new Uint8Array(2 * WAL_INDEX_HEADER_SIZE);
+        if (files.size("shm") >= none.length) this.#storeIndex(0, none);
+      }
       yield (resume) => kernel.settled(resume);
-      return;
+    } finally {
+      this.#locks.leaveIndex();
     }
-    if (this.#published === frames.count) {
-      yield (resume) => kernel.settled(resume);
-      return;
-    }
+  }
+
+  #showFrames(header: WalHeader): void {
+    const { frames } = this.#db.store;
     const blocks = this.#blocks ?? new WalIndexBlocks();
     for (let i = blocks.frameCount; i < frames.count; i++) blocks.append(frames.pgnoAt(i));
     this.#blocks = blocks;
@@ -168,7 +193,6 @@ export class LocalWal {
     }
     this.#storeHeader(this.#indexHeader(header, frames.count));
     this.#published = frames.count;
-    yield (resume) => kernel.settled(resume);
   }
 
   /**
@@ -199,17 +223,17 @@ export class LocalWal {
     const old = this.#db.wal.header;
     const header =
       old === undefined ? this.#startWal() : this.#writeHeader(old.salt1, old.checkpointSequence);
-    this.#blocks = undefined;
-    if (this.#published < 0) yield* this.#inspect(old ?? header);
-    if (this.#published >= 0) {
+    yield* this.#withIndex(function* (this: LocalWal) {
+      this.#blocks = undefined;
+      if (this.#published < 0) yield* this.#inspect(old ?? header);
+      if (this.#published < 0) return;
       const info = new Uint8Array(WAL_INDEX_PREFIX_SIZE - WAL_CHECKPOINT_INFO_OFFSET);
       const readMarks = [0, 0, READ_MARK_NOT_USED, READ_MARK_NOT_USED, READ_MARK_NOT_USED];
       encodeWalCheckpointInfo({ backfill: 0, readMarks, backfillAttempted: 0 }, info, 0);
       this.#storeHeader(this.#indexHeader(header, 0));
       this.#storeIndex(WAL_CHECKPOINT_INFO_OFFSET, info);
       this.#published = 0;
-    }
-    yield (resume) => this.#db.kernel.settled(resume);
+    });
   }
 
   /** Finds out what the applications' wal-index shows now. */

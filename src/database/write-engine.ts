@@ -23,7 +23,7 @@ export interface WriteEngine {
   loseRight(database: string): Promise<void>;
   /** Applications that have waited for so long, here or on the primary, get SQLITE_BUSY. */
   denyWriters(database: string, waitedMs: number): Promise<void>;
-  /** The application of a `turn-reserved` event has had time enough to come back. */
+  /** Some time has passed since a `turn-reserved` event. */
   endReservation(database: string): Promise<void>;
   /** What became of the commit of a `commit` event. */
   decideCommit(database: string, commit: number, isCommitted: boolean): Promise<void>;
@@ -54,7 +54,7 @@ export type ForwardResult =
 export type WriteEvent =
   /** An application waits: on a replica for the right, on the primary for its return. */
   | { readonly type: "writer-waits"; readonly database: string }
-  /** On the primary: an application that had to go away may write when it comes back. */
+  /** A turn is kept for an application that comes back, or one waits to read because of it. */
   | { readonly type: "turn-reserved"; readonly database: string }
   /** The application that used the right has given up its lock. */
   | WriterLeftEvent
@@ -68,6 +68,8 @@ export interface WriterLeftEvent {
   readonly hasCommitted: boolean;
   /** The right had been recalled and is back. */
   readonly isReturned: boolean;
+  /** Another application here is about to use it. */
+  readonly hasNext: boolean;
 }
 
 /** An application on a replica commits, and waits for `decideCommit`. */

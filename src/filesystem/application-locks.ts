@@ -3,17 +3,19 @@ import {
   RESERVED_BYTE,
   SHARED_LAST,
   WAL_CKPT_LOCK,
+  WAL_READ0_LOCK,
+  WAL_READ4_LOCK,
   WAL_WRITE_LOCK,
 } from "../sqlite/locks.ts";
 import { decodeWalIndexHeaderPair, WAL_INDEX_PREFIX_SIZE } from "../sqlite/wal-index-header.ts";
-import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
+import { F_RDLCK, F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockWaiters } from "./lock-waiters.ts";
 import type { LockableNode } from "./nodes.ts";
-import type { TurnAnswer, TurnRequest } from "./write-turns.ts";
+import type { Knock, TurnAnswer, TurnRequest } from "./write-turn-kinds.ts";
 import { WriteGate } from "./write-gate.ts";
 
 /** What decides over writers. */
@@ -26,6 +28,7 @@ export interface WritePolicy {
 
 /** The number by which a request is answered. */
 type RequestId = Pick<FuseRequest, "uniqueLo" | "uniqueHi">;
+const isKnock = true;
 
 /**
  * The fcntl locks of applications, kept by this daemon: every request comes here. Whose turn it is
@@ -107,6 +110,24 @@ export class ApplicationLocks {
         return;
       }
       if (intent === "write" && node.kind === "shm") node.entry.local.forgetIndex();
+    }
+    if (node.type === "file" && type === F_RDLCK && this.#isAtDoor(node, start, end)) {
+      const sinceMs = performance.now();
+      const owner = { fh, ownerLo, ownerHi, pid };
+      const knock: Knock = {
+        uniqueLo,
+        uniqueHi,
+        node,
+        ...owner,
+        start,
+        end,
+        type,
+        sinceMs,
+        isKnock,
+      };
+      this.#turns.add(knock);
+      if (!node.entry.turns.knock(knock)) return;
+      this.#turns.delete(knock);
     }
     if (locks.conflict(ownerLo, ownerHi, false, start, end, type) === undefined) {
       locks.set(ownerLo, ownerHi, fh, pid, start, end, type);
@@ -242,6 +263,14 @@ export class ApplicationLocks {
   /** Nobody else has the right to write, and it is not that nobody may. */
   #isFree({ db, turns }: DatabaseEntry): boolean {
     return this.#host.isPrimary() && !turns.isContended && !db.isFenced;
+  }
+
+  /** The first read lock of a transaction, while somebody is expected who may want to write in it. */
+  #isAtDoor(node: FileNode, start: number, end: number): boolean {
+    if (!node.entry.isWriterExpected || node.files !== node.entry.db.files) return false;
+    return node.kind === "shm"
+      ? start >= WAL_READ0_LOCK && end <= WAL_READ4_LOCK
+      : node.kind === "database" && start === PENDING_BYTE;
   }
 
   /** The right to write is with another node, and none of it with this owner. */

@@ -4,14 +4,14 @@ import type { DaemonLocks, Job } from "../database/host.ts";
 import { runJob } from "../database/host.ts";
 import type { Position } from "../lib/position.ts";
 import { LocalWal } from "../database/local-wal.ts";
-import { F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
-import { SHARED_FIRST, SHARED_LAST } from "../sqlite/locks.ts";
+import { F_RDLCK, F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
+import { SHARED_FIRST, SHARED_LAST, WAL_DMS_LOCK } from "../sqlite/locks.ts";
 import { DAEMON_FH } from "./lock-table.ts";
 import type { LockTable } from "./lock-table.ts";
 import { readAccess } from "./shown-access.ts";
 import type { ShownAccess } from "./shown-access.ts";
 import { WriteTurns } from "./write-turns.ts";
-import type { WriteTurnsHost } from "./write-turns.ts";
+import type { WriteTurnsHost } from "./write-turn-kinds.ts";
 
 /** One file of a database as the kernel knows it. */
 export interface FileNode {
@@ -86,6 +86,11 @@ export class DatabaseEntry implements DaemonLocks {
     return this.#turns;
   }
 
+  /** Whether somebody who was told SQLITE_BUSY may come back to write. */
+  get isWriterExpected(): boolean {
+    return this.#turns?.door.isAnyoneExpected === true;
+  }
+
   roleChanged(): void {
     this.#turns?.roleChanged();
   }
@@ -147,6 +152,20 @@ export class DatabaseEntry implements DaemonLocks {
       if (!node.locks.isDaemonLocked) this.#locked?.delete(node);
     }
     this.released();
+  }
+
+  joinIndex(): "joined" | "alone" | "none" {
+    const node = this.node("shm");
+    const { locks } = node;
+    if (locks.isLockedFor(F_WRLCK, WAL_DMS_LOCK, WAL_DMS_LOCK)) return "none";
+    locks.set(0, 0, DAEMON_FH, process.pid, WAL_DMS_LOCK, WAL_DMS_LOCK, F_RDLCK);
+    this.#locked ??= new Set<FileNode>();
+    this.#locked.add(node);
+    return locks.isLockedFor(F_RDLCK, WAL_DMS_LOCK, WAL_DMS_LOCK) ? "joined" : "alone";
+  }
+
+  leaveIndex(): void {
+    this.unlock("shm", WAL_DMS_LOCK, WAL_DMS_LOCK);
   }
 
   isHeldExclusively(): boolean {

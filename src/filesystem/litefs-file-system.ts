@@ -7,10 +7,7 @@ import {
   FATTR_MODE,
   FATTR_SIZE,
   FATTR_UID,
-  FOPEN_DIRECT_IO,
   FUSE_ROOT_ID,
-  O_ACCMODE,
-  O_RDONLY,
 } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
 import type { FuseHandler, SetattrFields } from "../fuse/handler.ts";
@@ -38,6 +35,7 @@ import type { PlainNode } from "./plain-node.ts";
 import { PlainRequests } from "./plain-requests.ts";
 import { Renames } from "./renames.ts";
 import { changeAccess } from "./shown-access.ts";
+import { TextRequests } from "./text-requests.ts";
 import { atOnce } from "./when-final.ts";
 import { WalRunway } from "./wal-runway.ts";
 
@@ -58,6 +56,7 @@ export class LitefsFileSystem implements FuseHandler {
   readonly #nameRequests: NameRequests;
   readonly #conversion: Conversion;
   readonly #locks: ApplicationLocks;
+  readonly #texts: TextRequests;
   readonly #runway: WalRunway;
   readonly #deferred = new DeferredAnswers();
   #replies!: FuseReplies;
@@ -101,6 +100,7 @@ export class LitefsFileSystem implements FuseHandler {
     this.#nameRequests = new NameRequests(options);
     this.#plain = plain;
     this.#plainRequests = plainRequests;
+    this.#texts = new TextRequests(handles);
     this.#names = names;
     this.#locks = new ApplicationLocks({
       isPrimary: () => host.isPrimary(),
@@ -159,6 +159,7 @@ export class LitefsFileSystem implements FuseHandler {
   init(replies: FuseReplies): void {
     this.#replies = replies;
     this.#locks.replies = replies;
+    this.#texts.replies = replies;
     this.#nameRequests.replies = replies;
     this.#plainRequests.replies = replies;
   }
@@ -281,11 +282,7 @@ export class LitefsFileSystem implements FuseHandler {
       return;
     }
     if (node.type === "text") {
-      if ((flags & O_ACCMODE) !== O_RDONLY) {
-        this.#replies.replyError(uniqueLo, uniqueHi, errno.EACCES);
-        return;
-      }
-      this.#replies.replyOpen(uniqueLo, uniqueHi, this.#handles.open(node), FOPEN_DIRECT_IO);
+      this.#texts.open(request, node, flags);
       return;
     }
     if (node.type === "plain") {
@@ -308,8 +305,7 @@ export class LitefsFileSystem implements FuseHandler {
     }
     const { node } = handle;
     if (node.type === "text") {
-      const text = handle.text ?? new Uint8Array(0);
-      this.#replies.replyBytes(uniqueLo, uniqueHi, text.subarray(offset, offset + size));
+      this.#texts.read(request, handle, offset, size);
       return;
     }
     if (node.type === "plain") {
@@ -352,7 +348,7 @@ export class LitefsFileSystem implements FuseHandler {
       return;
     }
     if (node === undefined || node.type === "text") {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.EBADF);
+      this.#texts.write(request, node, fh, offset, size);
       return;
     }
     const { entry, kind } = node;
@@ -429,7 +425,7 @@ export class LitefsFileSystem implements FuseHandler {
     const handle = this.#handles.get(fh);
     const node = handle?.node;
     if (node === undefined || node.type === "text") {
-      this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
+      this.#texts.flush(request, node, ownerLo, ownerHi);
       return;
     }
     this.#locks.ownerCloses(node, ownerLo, ownerHi);
@@ -467,7 +463,7 @@ export class LitefsFileSystem implements FuseHandler {
     } else if (node?.type === "plain") {
       this.#locks.handleCloses(node, fh);
       this.#plain.closeIfUnused(node);
-    }
+    } else if (node !== undefined) this.#texts.release(node, fh);
     this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
     this.#host.afterReply();
   }
@@ -488,7 +484,9 @@ export class LitefsFileSystem implements FuseHandler {
   ): void {
     const node = this.#nodes.lockable(request.nodeId);
     if (node === undefined) {
-      this.#replies.replyError(request.uniqueLo, request.uniqueHi, errno.ENOLCK);
+      const owner = { ownerLo, ownerHi, fh, pid };
+      const text = this.#nodes.get(request.nodeId);
+      this.#texts.setlk(request, text, owner, start, end, type, wait);
       return;
     }
     this.#locks.set(request, node, fh, ownerLo, ownerHi, start, end, type, pid, wait);
@@ -504,6 +502,8 @@ export class LitefsFileSystem implements FuseHandler {
     end: number,
     type: number,
   ): void {
+    const text = this.#nodes.get(request.nodeId);
+    if (this.#texts.getlk(request, text, { ownerLo, ownerHi }, start, end)) return;
     const node = this.#nodes.lockable(request.nodeId);
     this.#locks.get(request, node, ownerLo, ownerHi, start, end, type);
   }
@@ -511,6 +511,7 @@ export class LitefsFileSystem implements FuseHandler {
   interrupt(targetLo: number, targetHi: number): void {
     this.#deferred.interrupt(targetLo, targetHi);
     this.#locks.interrupt(targetLo, targetHi);
+    this.#texts.interrupt(targetLo, targetHi);
   }
 
   // Directories.

@@ -87,11 +87,23 @@ export class LockTable {
     );
   }
 
+  /** Whether an owner holds a lock of any kind on a byte of a range. */
+  ownerHoldsAny(ownerLo: number, ownerHi: number, start: number, end: number): boolean {
+    return this.#locks.some(
+      (lock) => lock.start <= end && lock.end >= start && sameOwner(lock, ownerLo, ownerHi, false),
+    );
+  }
+
   /** Whether any application holds a write lock in a range. */
   isWriteLocked(start: number, end: number): boolean {
+    return this.isLockedFor(F_WRLCK, start, end);
+  }
+
+  /** Whether any application holds a lock of a kind in a range. */
+  isLockedFor(type: number, start: number, end: number): boolean {
     return this.#locks.some(
       (lock) =>
-        lock.type === F_WRLCK && lock.fh !== DAEMON_FH && lock.start <= end && lock.end >= start,
+        lock.type === type && lock.fh !== DAEMON_FH && lock.start <= end && lock.end >= start,
     );
   }
 

@@ -12,7 +12,7 @@ import type { NodeTable } from "./node-table.ts";
 import { LAG_FILE_BYTES, LAG_NODE_ID, lagText, PRIMARY_NODE_ID, ROLE_NODE_ID } from "./nodes.ts";
 import type { Node, TextNode } from "./nodes.ts";
 import type { PlainFiles } from "./plain-files.ts";
-import type { WriteTurnsHost } from "./write-turns.ts";
+import type { WriteTurnsHost } from "./write-turn-kinds.ts";
 
 const POSITION_FILE_BYTES = 34;
 
@@ -155,7 +155,7 @@ export class Namespace {
   }
 
   #text(entry: DatabaseEntry, kind: "position" | "lock"): TextNode {
-    if (kind === "lock") return this.#nodes.newText(0, () => "");
+    if (kind === "lock") return this.#nodes.newHaltLock(entry);
     return this.#nodes.newText(POSITION_FILE_BYTES, () => this.#positionText(entry));
   }
 

@@ -74,6 +74,13 @@ export class NodeTable {
     return this.addText(this.#nextId++, size, content);
   }
 
+  /** `DB-lock`: always empty, and there to be locked. */
+  newHaltLock(entry: DatabaseEntry): TextNode {
+    const node = { ...this.newText(0, () => ""), haltLockOf: entry };
+    this.#nodes.set(node.id, node);
+    return node;
+  }
+
   /** A text with a number of its own. */
   addText(id: number, size: number, content: () => string): TextNode {
     const node: TextNode = { type: "text", id, size, lookups: 0, content };

@@ -10,7 +10,7 @@ import {
   S_IFREG,
 } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
-import type { FileNode } from "./entry.ts";
+import type { DatabaseEntry, FileNode } from "./entry.ts";
 import type { ShownAccess } from "./shown-access.ts";
 import type { PlainNode } from "./plain-node.ts";
 
@@ -21,6 +21,8 @@ export interface TextNode {
   readonly size: number;
   lookups: number;
   readonly content: () => string;
+  /** The database whose halt lock is a byte of this file. */
+  readonly haltLockOf?: DatabaseEntry;
 }
 
 export type Node = FileNode | TextNode | PlainNode;

@@ -1,41 +1,26 @@
 import type { CommitArbiter, ForwardedCommit } from "../database/forwarded-commit.ts";
-import { lockOutReaders, unlockReaders } from "../database/apply.ts";
-import type { LoanResult, WriteEvent } from "../database/write-engine.ts";
+import type { LoanResult } from "../database/write-engine.ts";
 import { F_WRLCK } from "../fuse/constants.ts";
-import { errorText } from "../lib/errors.ts";
+import { undoAlone } from "./abandoned-changes.ts";
 import type { Position } from "../lib/position.ts";
 import { positionsEqual } from "../lib/position.ts";
-import { RESERVED_BYTE, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
-import type { DatabaseEntry, FileNode } from "./entry.ts";
+import type { DatabaseEntry } from "./entry.ts";
 import { DAEMON_FH } from "./lock-table.ts";
-import type { LockWaiter } from "./lock-waiters.ts";
+import { isBorrower, isHalt, isKnock, isRequest } from "./write-turn-kinds.ts";
+import type {
+  Borrower,
+  HaltTurn,
+  Knock,
+  Turn,
+  TurnAnswer,
+  TurnRequest,
+  WriteTurnsHost,
+} from "./write-turn-kinds.ts";
+import { isReading, isWriting, takeReadLock, WriteDoor } from "./write-door.ts";
+import type { LockOwner } from "./write-door.ts";
 
-/** How an application's request for SQLite's write lock is answered. */
-export type TurnAnswer = "granted" | "busy";
-
-/** A request for SQLite's write lock whose answer waits. */
-export interface TurnRequest extends LockWaiter {
-  readonly node: FileNode;
-}
-
-export interface WriteTurnsHost {
-  isPrimary(): boolean;
-  /** Nobody may begin to write now: the lease is about to change hands. */
-  isHeldBack(): boolean;
-  /** Answers a deferred request. */
-  answer(request: TurnRequest, answer: TurnAnswer): void;
-  tell(event: WriteEvent): void;
-}
-
-/** The place of an application that had to go away and will be back. */
-interface Reservation {
-  readonly isReservation: true;
-}
-
-interface Borrower {
-  readonly loan: string;
-  readonly lent: (result: LoanResult) => void;
-}
+/** For so long a reader who is expected to write waits for his turn, and then just reads. */
+const DOOR_MAX_MS = 1_000;
 
 /**
  * Whose turn it is to write one database, among the applications here and the nodes of the cluster.
@@ -51,12 +36,14 @@ export class WriteTurns implements CommitArbiter {
   readonly #host: WriteTurnsHost;
   /** In the order in which they came: requests of applications, and on the primary of nodes. */
   #queue: Turn[] = [];
-  /** The reservation whose turn it is. */
-  #reserved: Reservation | undefined;
-  /** The last transaction when a request came: the snapshot of who asks is no newer. */
-  readonly #askedAt = new WeakMap<TurnRequest, number>();
-  /** On the primary: the last transaction when somebody had his turn with a snapshot too old to write. */
-  #staleAt: number | undefined;
+  /** Who has been told SQLITE_BUSY and comes back. */
+  readonly door: WriteDoor = new WriteDoor();
+  /** Where the database stood when a request came: what he has read is no newer. */
+  readonly #readAt = new WeakMap<TurnRequest, number>();
+  /** The main thread will call `endReservation`. */
+  #isTimed = false;
+  /** Who holds, or has held last, SQLite's write lock under the right. */
+  #writer: LockOwner | undefined;
   /** On the primary: the node that has the right. */
   #loan: string | undefined;
   #isSettling = false;
@@ -69,6 +56,10 @@ export class WriteTurns implements CommitArbiter {
   /** An application holds SQLite's write lock under the right. */
   #isWriting = false;
   #hasCommitted = false;
+  /** A process has the halt lock: the right stays here until he gives it up. */
+  #isHalted = false;
+  /** The right was recalled in the meantime, and goes back after that. */
+  #isReturnDue = false;
   #nextCommit = 1;
   readonly #commits = new Map<number, (isCommitted: boolean) => void>();
 
@@ -79,7 +70,7 @@ export class WriteTurns implements CommitArbiter {
 
   /** On the primary: an application must queue up. */
   get isContended(): boolean {
-    return this.#loan !== undefined || this.#queue.length > 0;
+    return this.#loan !== undefined || this.#queue.length > 0 || this.door.admitted !== undefined;
   }
   get hasRight(): boolean {
     return this.#right === "held" && !this.#isRecalled;
@@ -96,23 +87,24 @@ export class WriteTurns implements CommitArbiter {
       this.makeWay();
       return undefined;
     }
+    if (this.door.isKeptFrom(request) || (this.#isAppWriting && this.#right === "held")) {
+      return this.#sendAway(request);
+    }
     if (this.#host.isPrimary()) {
       if (this.#entry.db.isFenced) return "busy";
-      if (request.node.kind === "database" && this.#isAppWriting) {
-        // He holds a read lock, for whose end the commit of the one who writes has to wait.
-        this.#keepPlace();
-        return "busy";
-      }
-      if (this.#reserved !== undefined && !this.#host.isHeldBack()) {
-        const answer = this.#tryGrant(request);
-        if (answer === "granted") this.endReservation();
+      // In a rollback mode he holds a read lock, for whose end the one who writes would wait; in WAL
+      // mode he has read what will be old.
+      if (this.#isAppWriting) return this.#sendAway(request);
+      if (this.door.isAdmitted(request) && !this.#host.isHeldBack()) {
+        const answer = this.#grantNow(request);
         if (answer !== undefined) return answer;
       }
       this.#wait(request);
       return undefined;
     }
-    if (this.hasRight && this.#queue.length === 0) {
-      const answer = this.#tryGrant(request);
+    const isNext = this.hasRight && this.#queue.length === 0;
+    if (isNext || (this.#right === "held" && this.door.isAdmitted(request))) {
+      const answer = this.#grantNow(request);
       if (answer !== undefined) return answer;
     }
     if (this.#right === "held" && !this.#isRecalled) this.#queue.push(request);
@@ -120,15 +112,111 @@ export class WriteTurns implements CommitArbiter {
     return undefined;
   }
 
-  #wait(request: TurnRequest): void {
+  /** A process asks for the halt lock. It is answered at once or later. */
+  halt(turn: HaltTurn): void {
+    if (this.#tryHalt(turn)) return;
+    // With the right here it waits for the database to stand where the primary stands.
+    if (this.hasRight) this.#queue.push(turn);
+    else this.#wait(turn);
+  }
+
+  #tryHalt(turn: HaltTurn): boolean {
+    const isHere = this.#host.isPrimary() || (this.hasRight && this.#checkPosition());
+    if (!isHere) return false;
+    this.#isHalted = true;
+    turn.answer(true);
+    return true;
+  }
+
+  endHalt(): void {
+    this.#isHalted = false;
+    if (this.#right !== "held") return;
+    const isDue = this.#isReturnDue;
+    this.#isReturnDue = false;
+    if (isDue) this.#isRecalled = true;
+    // He who is still writing goes back with the right when he leaves.
+    if (!this.#isWriting) this.#leave(true);
+  }
+
+  #grantNow(request: TurnRequest): TurnAnswer | undefined {
+    const answer = this.#tryGrant(request);
+    // Others who wait hold read locks, for whose end his commit would wait.
+    if (answer === "granted") this.makeWay();
+    return answer;
+  }
+
+  /** He is expected back, and waits for his turn at the door then. */
+  #sendAway(request: TurnRequest): "busy" {
+    this.door.expect(request);
+    return "busy";
+  }
+
+  /**
+   * An application asks for a read lock. True: it may have it now; otherwise it is answered later,
+   * because it is expected to write and others have their turn.
+   */
+  knock(knock: Knock): boolean {
+    if (!this.door.takeExpected(knock)) return true;
+    if (this.door.isAdmitted(knock)) {
+      this.door.admit(knock, true);
+      return true;
+    }
+    if (this.#queue.length === 0 && this.#mayEnter()) {
+      this.#admit(knock, true);
+      return true;
+    }
+    if (this.hasRight) this.#queue.push(knock);
+    else this.#wait(knock);
+    this.#watch();
+    this.serve();
+    return false;
+  }
+
+  /** Whether whoever reads now may write next. */
+  #mayEnter(): boolean {
+    if (this.door.admitted !== undefined || this.#isAppWriting || this.#isSettling) return false;
+    if (this.#entry.isBusy) return false;
+    return this.#host.isPrimary()
+      ? this.#loan === undefined && !this.#host.isHeldBack()
+      : this.hasRight && this.#checkPosition();
+  }
+
+  #admit(owner: LockOwner, hasEntered: boolean): void {
+    this.door.admit(owner, hasEntered);
+    this.#watch();
+  }
+
+  /** Somebody may not come, and nobody must wait at the door for long. */
+  #watch(): void {
+    if (this.#isTimed) return;
+    this.#isTimed = true;
+    this.#host.tell({ type: "turn-reserved", database: this.#entry.db.name });
+  }
+
+  /** False while it must wait. */
+  #tryEnter(knock: Knock): boolean {
+    if (!this.#mayEnter()) return false;
+    const conflict = takeReadLock(knock);
+    if (conflict?.fh === DAEMON_FH) return false;
+    if (conflict === undefined) this.#admit(knock, true);
+    this.#host.answer(knock, conflict === undefined ? "granted" : this.#sendAway(knock));
+    return true;
+  }
+
+  /** He reads, whoever writes. */
+  #open(knock: Knock): void {
+    this.#host.answer(knock, takeReadLock(knock) === undefined ? "granted" : "busy");
+  }
+
+  #wait(request: TurnRequest | HaltTurn | Knock): void {
+    if (isRequest(request)) this.#readAt.set(request, this.#entry.db.position.txid);
     this.#queue.push(request);
-    if (!this.#askedAt.has(request)) this.#askedAt.set(request, this.#entry.db.position.txid);
     if (this.#right === "none" && !this.#host.isPrimary()) this.#right = "asked";
     this.#host.tell({ type: "writer-waits", database: this.#entry.db.name });
   }
 
   /** Nobody waits for the answer to this request any more. */
-  cancel(request: TurnRequest): void {
+  cancel(request: TurnRequest | HaltTurn): void {
     this.#queue = this.#queue.filter((turn) => turn !== request);
   }
 
@@ -143,9 +231,18 @@ export class WriteTurns implements CommitArbiter {
     const conflict = locks.conflict(ownerLo, ownerHi, false, start, end, F_WRLCK);
     // What the daemon does takes microseconds; who knows how long an application writes.
     if (conflict !== undefined) {
-      return conflict.fh === DAEMON_FH && node.kind === "shm" ? undefined : "busy";
+      if (conflict.fh === DAEMON_FH && node.kind === "shm") return undefined;
+      return this.#sendAway(request);
+    }
+    const readAt = this.#readAt.get(request);
+    if (node.kind === "shm" && readAt !== undefined && readAt !== this.#entry.db.position.txid) {
+      // SQLite would find that it has read something old. It is his turn when he has read again.
+      this.#admit(request, false);
+      return this.#sendAway(request);
     }
     locks.set(ownerLo, ownerHi, fh, pid, start, end, F_WRLCK);
+    this.door.endAdmission();
+    this.#writer = { ownerLo, ownerHi };
     this.#entry.local.forgetIndex();
     if (!this.#host.isPrimary()) {
       this.#isWriting = true;
@@ -175,19 +272,15 @@ export class WriteTurns implements CommitArbiter {
 
   /** Some lock was released: perhaps that of the application that was writing. */
   noticeLeaving(): void {
+    const { entered } = this.door;
+    if (entered !== undefined && !isReading(this.#entry, entered)) this.#admissionEnds();
     if (this.#isWriting && !this.#isAppWriting) this.#writerLeft();
-    if (this.#staleAt !== undefined && !this.#isAppWriting) this.#keepTurn(this.#staleAt);
   }
 
-  /**
-   * In WAL mode SQLite gives the lock back when others have committed since its snapshot, and tries
-   * again after a pause. If the next one had his turn meanwhile, it would find the same, for ever.
-   */
-  #keepTurn(staleAt: number): void {
-    this.#staleAt = undefined;
-    const hasCommitted = this.#entry.db.position.txid !== staleAt;
-    if (hasCommitted || !this.#host.isPrimary() || this.#queue.some(isReservation)) return;
-    this.#queue.unshift({ isReservation: true });
+  /** He for whom the write lock was kept has not taken it. */
+  #admissionEnds(): void {
+    this.door.endAdmission();
+    if (!this.#isWriting && this.#isRecalled && this.#right === "held") this.#leave(false);
   }
 
   /** Some lock was released, or the database has moved: whose turn is it now? */
@@ -198,42 +291,43 @@ export class WriteTurns implements CommitArbiter {
   }
 
   get #isAppWriting(): boolean {
-    const { nodes } = this.#entry;
-    return (
-      nodes.get("shm")?.locks.isWriteLocked(WAL_WRITE_LOCK, WAL_WRITE_LOCK) === true ||
-      nodes.get("database")?.locks.isWriteLocked(RESERVED_BYTE, RESERVED_BYTE) === true
-    );
+    return isWriting(this.#entry);
   }
 
   #writerLeft(): void {
     const { db } = this.#entry;
     this.#isWriting = false;
     if (db.hasOpenChanges && !this.#host.isPrimary()) this.#takeBack();
+    // What he had read was old: he reads again, and it is still his turn.
+    if (!this.#hasCommitted && this.#writer !== undefined) this.door.expect(this.#writer);
+    this.#leave(this.#hasCommitted);
+  }
+
+  /** Nobody uses the right now; if it was recalled it goes back. */
+  #leave(hasCommitted: boolean): void {
+    const { db } = this.#entry;
     const isReturned = this.#isRecalled;
     if (isReturned) this.#endRight();
     else if (this.#right !== "held") db.arbiter = undefined;
-    const hasCommitted = this.#hasCommitted;
-    this.#host.tell({ type: "writer-left", database: db.name, hasCommitted, isReturned });
-    if (this.#queue.length > 0 && this.#right === "none") this.#askAgain();
+    const hasNext = !isReturned && (this.#queue.length > 0 || this.door.admitted !== undefined);
+    this.#host.tell({ type: "writer-left", database: db.name, hasCommitted, isReturned, hasNext });
+    this.#askAgainIfWanted();
+  }
+
+  #askAgainIfWanted(): void {
+    if ((this.#queue.length > 0 || this.#isHalted) && this.#right === "none") this.#askAgain();
   }
 
   /** The writer died. On a replica nobody else may play the journal back. */
   #takeBack(): void {
     const { db } = this.#entry;
-    const entry = this.#entry;
     // At once, before anything that waits for the lock continues what it wrote.
     db.takeBackOpenChanges();
-    entry.enqueue(
-      function* () {
-        try {
-          yield* lockOutReaders(entry);
-          yield (resume) => db.kernel.settled(resume);
-        } finally {
-          unlockReaders(entry);
-        }
-      },
+    undoAlone(
+      this.#entry,
       () => undefined,
-      (error) => db.quarantine(`cannot take back what a writer left: ${errorText(error)}`),
+      "cannot take back what a writer left",
+      () => undefined,
     );
   }
 
@@ -241,12 +335,26 @@ export class WriteTurns implements CommitArbiter {
     const waiting = this.#queue;
     this.#queue = [];
     for (const turn of waiting) {
+      if (isHalt(turn)) {
+        if (!this.#tryHalt(turn)) this.#queue.push(turn);
+        continue;
+      }
+      if (isKnock(turn)) {
+        if (!this.#tryEnter(turn)) this.#queue.push(turn);
+        continue;
+      }
       if (!isRequest(turn)) continue;
-      const answer = this.hasRight ? this.#tryGrant(turn) : undefined;
+      const answer = this.hasRight ? this.#grantInTurn(turn) : undefined;
       if (answer === undefined) this.#queue.push(turn);
       else this.#host.answer(turn, answer);
     }
     if (this.#queue.length > 0 && this.#right === "none") this.#askAgain();
+  }
+
+  #grantInTurn(turn: TurnRequest): TurnAnswer | undefined {
+    if (!this.door.isKeptFrom(turn)) return this.#tryGrant(turn);
+    // In a rollback mode he holds a read lock, for whose end the commit of the other would wait.
+    return turn.node.kind === "database" ? this.#sendAway(turn) : undefined;
   }
 
   #askAgain(): void {
@@ -258,29 +366,26 @@ export class WriteTurns implements CommitArbiter {
     if (this.#host.isHeldBack()) return;
     for (let turn = this.#queue[0]; turn !== undefined; turn = this.#queue[0]) {
       if (this.#loan !== undefined) return;
-      if (isReservation(turn)) {
-        if (this.#reserved === turn) return;
-        this.#reserved = turn;
-        this.#host.tell({ type: "turn-reserved", database: this.#entry.db.name });
-        return;
+      if (isKnock(turn)) {
+        if (!this.#tryEnter(turn)) return;
+        this.#queue = this.#queue.filter((other) => other !== turn);
+        this.makeWay();
+        continue;
       }
       if (isRequest(turn)) {
+        if (this.door.isKeptFrom(turn)) return;
         const answer = this.#tryGrant(turn);
         if (answer === undefined) return;
         this.#queue.shift();
-        if (answer === "granted") this.#noteSnapshot(turn);
         this.#host.answer(turn, answer);
         // The others hold read locks, for whose end his commit would wait.
         if (answer === "granted") this.makeWay();
+      } else if (isHalt(turn)) {
+        this.#queue.shift();
+        this.#tryHalt(turn);
       } else if (!this.#tryLend(turn)) return;
       else this.#queue.shift();
     }
-  }
-
-  #noteSnapshot(turn: TurnRequest): void {
-    const { txid } = this.#entry.db.position;
-    const isStale = turn.node.kind === "shm" && (this.#askedAt.get(turn) ?? txid) < txid;
-    this.#staleAt = isStale ? txid : undefined;
   }
 
   /**
@@ -289,29 +394,29 @@ export class WriteTurns implements CommitArbiter {
    */
   makeWay(): void {
     const waiting = this.#queue;
-    const isPrimary = this.#host.isPrimary();
     const isInTheWay = (turn: Turn): turn is TurnRequest =>
       isRequest(turn) && turn.node.kind === "database";
     if (!waiting.some(isInTheWay)) return;
-    this.#queue = [];
-    for (const turn of waiting) {
-      if (!isInTheWay(turn)) this.#queue.push(turn);
-      else if (isPrimary) this.#keepPlace();
-    }
-    for (const turn of waiting) if (isInTheWay(turn)) this.#host.answer(turn, "busy");
+    this.#queue = waiting.filter((turn) => !isInTheWay(turn));
+    for (const turn of waiting.filter(isInTheWay)) this.#host.answer(turn, this.#sendAway(turn));
   }
 
-  /** One place is enough: whoever comes back first takes it, and the others ask again. */
-  #keepPlace(): void {
-    if (!this.#queue.some(isReservation)) this.#queue.push({ isReservation: true });
-  }
-
-  /** Whoever the turn was kept for has it now, or has not come back. */
+  /** Some time has passed: whoever the turn was kept for has come, or is not waited for any more. */
   endReservation(): void {
-    const reserved = this.#reserved;
-    this.#reserved = undefined;
-    this.#queue = this.#queue.filter((turn) => turn !== reserved);
+    this.#isTimed = false;
+    if (this.door.admitted === undefined) this.#admissionEnds();
+    this.#openDoor(DOOR_MAX_MS);
     this.serve();
+    if (this.door.admitted !== undefined || this.#queue.some(isKnock)) this.#watch();
+  }
+
+  /** Lets those read who have waited for so long. */
+  #openDoor(waitedMs: number): void {
+    const limit = performance.now() - waitedMs;
+    const isDue = (turn: Turn): turn is Knock => isKnock(turn) && turn.sinceMs <= limit;
+    const due = this.#queue.filter(isDue);
+    this.#queue = this.#queue.filter((turn) => !isDue(turn));
+    for (const knock of due) this.#open(knock);
   }
 
   // The primary lends the right.
@@ -328,6 +433,7 @@ export class WriteTurns implements CommitArbiter {
   #tryLend({ loan, lent }: Borrower): boolean {
     const { db } = this.#entry;
     if (this.#isAppWriting || this.#isSettling) return false;
+    if (this.door.admitted !== undefined) return false;
     if (db.status === "quarantined") {
       lent({ kind: "refused", reason: `database is quarantined: ${db.reason}` });
       return true;
@@ -344,30 +450,16 @@ export class WriteTurns implements CommitArbiter {
 
   /** A writer died here in the middle of a transaction, and nobody has opened the database since. */
   #settle(): void {
-    const entry = this.#entry;
-    const { db } = entry;
+    const { db } = this.#entry;
     this.#isSettling = true;
-    entry.enqueue(
-      function* () {
-        try {
-          yield* lockOutReaders(entry);
-          if (db.isJournalHot) db.takeBackOpenChanges();
-          yield (resume) => db.kernel.settled(resume);
-        } finally {
-          unlockReaders(entry);
-        }
-      },
-      () => {
-        this.#isSettling = false;
-        // Who writes without a journal, `cp` for example, is done when he closes the file.
-        if (!db.hasOpenChanges) this.serve();
-      },
-      (error) => {
-        this.#isSettling = false;
-        db.quarantine(`cannot roll back what a writer left: ${errorText(error)}`);
-        this.serve();
-      },
-    );
+    const takeBack = (): void => {
+      if (db.isJournalHot) db.takeBackOpenChanges();
+    };
+    undoAlone(this.#entry, takeBack, "cannot roll back what a writer left", (isWell) => {
+      this.#isSettling = false;
+      // Who writes without a journal, `cp` for example, is done when he closes the file.
+      if (!isWell || !db.hasOpenChanges) this.serve();
+    });
   }
 
   endLoan(loan: string): void {
@@ -401,24 +493,46 @@ export class WriteTurns implements CommitArbiter {
 
   /** True when the right is given back; otherwise an application is writing, who will leave. */
   recall(): boolean {
-    this.#isRecalled = true;
-    if (this.#isWriting) return false;
-    this.#endRight();
-    if (this.#queue.length > 0) this.#askAgain();
-    return true;
+    if (this.#isHalted && this.#right === "held") {
+      this.#isReturnDue = true;
+      return false;
+    }
+    return this.#takeAway();
   }
 
+  /** Also from a holder of the halt lock, who cannot be told; the right is borrowed anew for him. */
   lose(): void {
-    this.recall();
+    if (this.#isHalted && this.#right === "held") {
+      const { db } = this.#entry;
+      db.host.logger.warn("halt lock lost, others may write until it is borrowed again", {
+        db: db.name,
+      });
+    }
+    this.#takeAway();
+  }
+
+  #takeAway(): boolean {
+    this.#isRecalled = true;
+    this.#isReturnDue = false;
+    if (this.#isWriting || this.door.admitted !== undefined) return false;
+    this.#endRight();
+    this.#askAgainIfWanted();
+    return true;
   }
 
   /** Applications that have waited for so long are told SQLITE_BUSY. */
   deny(waitedMs: number): void {
     const limit = performance.now() - waitedMs;
-    const denied = this.#queue.filter((turn) => isRequest(turn) && turn.sinceMs <= limit);
-    this.#queue = this.#queue.filter((turn) => !denied.includes(turn));
+    const isDenied = (turn: Turn): turn is TurnRequest | HaltTurn =>
+      (isRequest(turn) || isHalt(turn)) && turn.sinceMs <= limit;
+    const denied = this.#queue.filter(isDenied);
+    this.#queue = this.#queue.filter((turn) => !isDenied(turn));
+    this.#openDoor(waitedMs);
     if (this.#right === "asked" && this.#queue.length === 0) this.#right = "none";
-    for (const turn of denied) if (isRequest(turn)) this.#host.answer(turn, "busy");
+    for (const turn of denied) {
+      if (isHalt(turn)) turn.answer(false);
+      else this.#host.answer(turn, "busy");
+    }
   }
 
   #endRight(): void {
@@ -435,22 +549,25 @@ export class WriteTurns implements CommitArbiter {
     this.#right = "none";
     this.#isRecalled = false;
     this.#isWriting = false;
+    this.#isReturnDue = false;
     this.#position = undefined;
     if (!this.#entry.db.isUndecided) this.#entry.db.arbiter = undefined;
     const waiting = this.#queue;
     this.#queue = [];
-    this.#reserved = undefined;
-    this.#staleAt = undefined;
+    this.door.forgetAll();
     for (const turn of waiting) {
+      if (isKnock(turn)) this.#open(turn);
       if (isBorrower(turn)) {
         turn.lent({ kind: "refused", reason: "this node is not the primary any more" });
       }
+      if (isHalt(turn)) this.halt(turn);
       if (!isRequest(turn)) continue;
       // It waits on, for what the new role gives it.
       const answer = this.request(turn);
       if (answer !== undefined) this.#host.answer(turn, answer);
     }
     this.serve();
+    if (!this.#host.isPrimary()) this.#askAgainIfWanted();
   }
 
   // Commits of applications on a replica.
@@ -459,15 +576,8 @@ export class WriteTurns implements CommitArbiter {
     const { position, ltx, path, isDurable } = commit;
     const number = this.#nextCommit++;
     this.#commits.set(number, decided);
-    this.#host.tell({
-      type: "commit",
-      database: this.#entry.db.name,
-      commit: number,
-      position,
-      ltx,
-      path,
-      isDurable,
-    });
+    const database = this.#entry.db.name;
+    this.#host.tell({ type: "commit", database, commit: number, position, ltx, path, isDurable });
   }
 
   decide(commit: number, isCommitted: boolean): void {
@@ -482,16 +592,4 @@ export class WriteTurns implements CommitArbiter {
     }
     if (this.#right !== "held" && !this.#isWriting) db.arbiter = undefined;
   }
-}
-
-type Turn = TurnRequest | Borrower | Reservation;
-
-function isRequest(turn: Turn): turn is TurnRequest {
-  return "uniqueLo" in turn;
-}
-function isBorrower(turn: Turn): turn is Borrower {
-  return "loan" in turn;
-}
-function isReservation(turn: Turn): turn is Reservation {
-  return "isReservation" in turn;
 }

@@ -24,6 +24,8 @@ export interface NodeApi {
   readonly loans: LoanDesk;
   /** Undefined when no commit ever waits for replicas. */
   readonly sync?: SyncDesk | undefined;
+  /** For how long this replica has had the right to write a database; undefined: it has not. */
+  heldForMs(database: string): number | undefined;
   readonly metrics: MetricsSource;
   readonly log: Logger;
   readonly importer: DatabaseImporter;

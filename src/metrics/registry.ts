@@ -2,6 +2,8 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom
 import type { RoleCounters } from "../cluster/cluster-node.ts";
 import type { SyncStatus, WaitOutcome } from "../cluster/sync/sync-desk.ts";
 import type { DatabaseState } from "../database/engine.ts";
+import type { ForwardingStatistics } from "../cluster/forwarding/statistics.ts";
+import { histogramText } from "./histogram-text.ts";
 import { databaseSeriesText } from "./database-series.ts";
 import type { DatabaseMetric } from "./database-series.ts";
 
@@ -20,6 +22,11 @@ export interface MetricsSources {
   roleCounters(): RoleCounters;
   /** On the primary: for how long its lease still covers commits; undefined without end or lease. */
   leaseRemainingMs(): number | undefined;
+  readonly forwarding: ForwardingStatistics;
+  /** On the primary: the node that has the right to write a database. */
+  borrowerOf(database: string): string | undefined;
+  /** On a replica: whether this node has it. */
+  hasBorrowed(database: string): boolean;
   /** Between a transaction at its origin and its visibility here, by database. */
   applyLatencyMs(): ReadonlyMap<string, number>;
   /** Undefined when no commit ever waits for replicas. */
@@ -144,16 +151,18 @@ export function createMetrics(sources: MetricsSources): MetricsRegistry {
   registerNodeMetrics(registry, sources);
   registerElections(registry, sources);
   const syncWaits = registerSync(registry, sources);
+  registerForwarding(registry, sources);
   const series: readonly DatabaseMetric[] = [
     ...DATABASE_METRICS.map((metric) => ({ ...metric, series: metric.value })),
     latencies(sources),
     sentFrames(sources),
+    ...loans(sources),
   ];
   return {
     contentType: registry.contentType,
     syncWaited: (tookMs, outcome) => syncWaits.observe({ outcome }, tookMs / 1000),
     text: async () => {
-      const node = await registry.metrics();
+      const node = (await registry.metrics()) + histograms(sources);
       return node + (await databaseSeriesText(series, sources.databases));
     },
   };
@@ -267,6 +276,66 @@ function registerSync(registry: Registry, sources: MetricsSources): Histogram<"o
     buckets: SYNC_WAIT_BUCKETS,
     registers: [registry],
   });
+}
+
+function registerForwarding(registry: Registry, { forwarding }: MetricsSources): void {
+  const outcomes: Counter<"outcome"> = new Counter({
+    name: "litefs_forward_count",
+    help: "Transactions of this replica's applications sent to the primary, by outcome.",
+    labelNames: ["outcome"],
+    registers: [registry],
+    collect: () => {
+      outcomes.reset();
+      for (const outcome of ["committed", "refused", "unknown"] as const) {
+        outcomes.inc({ outcome }, forwarding.outcomes[outcome]);
+      }
+    },
+  });
+  const denied: Counter = new Counter({
+    name: "litefs_forward_denied_count",
+    help: "Times this replica asked the primary for the right to write in vain.",
+    registers: [registry],
+    collect: () => {
+      denied.reset();
+      denied.inc(forwarding.denied);
+    },
+  });
+}
+
+function histograms({ forwarding }: MetricsSources): string {
+  return (
+    histogramText(
+      "litefs_forward_commit_seconds",
+      "Time from an application's commit on this replica to the primary's word on it.",
+      forwarding.commitMs,
+    ) +
+    histogramText(
+      "litefs_forward_wait_seconds",
+      "Time from asking the primary for the right to write until it was lent.",
+      forwarding.waitMs,
+    )
+  );
+}
+
+/** LiteFS calls them halt locks, and has no metric for them. */
+function loans(sources: MetricsSources): DatabaseMetric[] {
+  return [
+    {
+      name: "litefs_db_lent",
+      help: "1 for the node that has the right to write, its halt lock; only on the primary.",
+      type: "gauge",
+      series: ({ name }) => {
+        const borrower = sources.borrowerOf(name);
+        return borrower === undefined ? undefined : [{ label: `node="${borrower}"`, value: 1 }];
+      },
+    },
+    {
+      name: "litefs_db_borrowed",
+      help: "1 while this replica has the right to write the database, 0 otherwise.",
+      type: "gauge",
+      series: ({ name }) => Number(sources.hasBorrowed(name)),
+    },
+  ];
 }
 
 function latencies(sources: MetricsSources): DatabaseMetric {

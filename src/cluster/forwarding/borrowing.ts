@@ -6,6 +6,7 @@ import type { Logger } from "../../lib/log.ts";
 import { formatPosition } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
 import type { BorrowedRight, PrimaryLink } from "./primary-link.ts";
+import type { ForwardingStatistics, ForwardOutcome } from "./statistics.ts";
 
 export interface BorrowingOptions {
   readonly engine: WriteEngine;
@@ -17,7 +18,7 @@ export interface BorrowingOptions {
   readonly timeoutMs: number;
   /** The connection to the present primary; undefined when none is known. */
   link(): PrimaryLink | undefined;
-  onForwarded(latencyMs: number, outcome: "committed" | "refused" | "unknown"): void;
+  readonly statistics: ForwardingStatistics;
 }
 
 /** Loans end on the primary after 30 s unless they are renewed. */
@@ -26,7 +27,7 @@ const RENEW_EVERY_MS = 10_000;
 const SILENT_LINGER_MS = 50;
 const SILENT_LOAN_MS = 25_000;
 /** While others wait, a node keeps the right for this long or one round trip, if it goes on writing. */
-const SLICE_MS = 10;
+const SLICE_MS = 25;
 /** Between two transactions of a busy application. */
 const PAUSE_MS = 2;
 /** An application that was told SQLITE_BUSY comes back within SQLite's longest pause. */
@@ -51,6 +52,7 @@ export class Borrowing {
   #asking: AbortController | undefined;
   #borrowedAtMs = 0;
   #isUsed = false;
+  #hasNext = false;
   /** In a row, holds of SQLite's lock without a commit: a snapshot was stale. */
   #fruitless = 0;
   #roundTripMs = 1;
@@ -67,6 +69,12 @@ export class Borrowing {
 
   get state(): State {
     return this.#state;
+  }
+
+  /** For how long the right has been here; undefined when it is not. */
+  get heldForMs(): number | undefined {
+    if (this.#state !== "held") return undefined;
+    return this.#options.clock.monotonicMs() - this.#borrowedAtMs;
   }
 
   get #isIdle(): boolean {
@@ -94,9 +102,10 @@ export class Borrowing {
     }, waitMs + 1).unref();
   }
 
-  writerLeft({ hasCommitted, isReturned }: WriterLeftEvent): void {
+  writerLeft({ hasCommitted, isReturned, hasNext }: WriterLeftEvent): void {
     if (this.#state !== "held") return;
     this.#isUsed = true;
+    this.#hasNext = hasNext;
     this.#fruitless = hasCommitted ? 0 : this.#fruitless + 1;
     if (isReturned) this.#drop();
     else this.#planReturn();
@@ -117,6 +126,7 @@ export class Borrowing {
     const { clock, engine, log, timeoutMs } = this.#options;
     const link = this.#options.link();
     if (link === undefined) {
+      this.#options.statistics.denied++;
       this.#deny(0);
       return;
     }
@@ -133,7 +143,9 @@ export class Borrowing {
       const right = await link.borrow(this.#database, this.#loan, signal);
       this.#right = right;
       this.#borrowedAtMs = clock.monotonicMs();
-      this.#noteRoundTrip(this.#borrowedAtMs - askedAtMs);
+      const tookMs = this.#borrowedAtMs - askedAtMs;
+      this.#noteRoundTrip(tookMs);
+      this.#options.statistics.waitMs.add(tookMs);
       // Before the engine is told: from then on an application may commit at any time.
       this.#hold(right);
       if (!(await engine.grantRight(this.#database, right.position))) {
@@ -148,6 +160,7 @@ export class Borrowing {
         });
       }
       this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
+      this.#options.statistics.denied++;
       // Also when the loan has ended already: whoever waited for it must not wait for ever.
       if (this.#loan === loan) {
         this.#deny(0);
@@ -161,6 +174,7 @@ export class Borrowing {
   #hold(right: BorrowedRight): void {
     this.#state = "held";
     this.#isUsed = false;
+    this.#hasNext = false;
     this.#fruitless = 0;
     this.#impatientUntilMs = 0;
     right.onWanted = () => this.#planReturn();
@@ -217,7 +231,8 @@ export class Borrowing {
       this.#fruitless === 0 ? 0 : Math.min(RETURN_MAX_MS, 10 * 2 ** Math.min(4, this.#fruitless));
     if (right?.isWanted === true) {
       const sliceMs = Math.max(SLICE_MS, this.#roundTripMs);
-      return Math.max(returnMs, heldMs < sliceMs ? PAUSE_MS : 0);
+      const leftMs = Math.max(0, sliceMs - heldMs);
+      return Math.max(returnMs, this.#hasNext ? leftMs : Math.min(leftMs, PAUSE_MS));
     }
     return Math.max(returnMs, right?.isHeld === true ? lingerMs : SILENT_LINGER_MS);
   }
@@ -278,7 +293,7 @@ export class Borrowing {
   async commit(event: CommitEvent): Promise<void> {
     const { clock, engine, log } = this.#options;
     const startedAtMs = clock.monotonicMs();
-    let outcome: "committed" | "refused" | "unknown";
+    let outcome: ForwardOutcome;
     try {
       outcome = await this.#submit(event);
     } catch (error) {
@@ -287,11 +302,11 @@ export class Borrowing {
     }
     const tookMs = clock.monotonicMs() - startedAtMs;
     if (outcome === "committed") this.#noteRoundTrip(tookMs);
-    this.#options.onForwarded(tookMs, outcome);
+    this.#options.statistics.forwarded(tookMs, outcome);
     await engine.decideCommit(this.#database, event.commit, outcome === "committed");
   }
 
-  async #submit(event: CommitEvent): Promise<"committed" | "refused" | "unknown"> {
+  async #submit(event: CommitEvent): Promise<ForwardOutcome> {
     const { log, timeoutMs } = this.#options;
     const link = this.#link;
     const loan = this.#loan;
@@ -319,7 +334,7 @@ export class Borrowing {
    * The primary may have the transaction or not. It, or the one after it, is asked for the position
    * until somebody knows. Whoever answers "no" will never take it any more.
    */
-  async #resolve(loan: string, position: Position): Promise<"committed" | "refused" | "unknown"> {
+  async #resolve(loan: string, position: Position): Promise<ForwardOutcome> {
     const { clock, log, timeoutMs } = this.#options;
     const deadlineMs = clock.monotonicMs() + timeoutMs;
     while (clock.monotonicMs() < deadlineMs) {

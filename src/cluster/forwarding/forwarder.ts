@@ -4,7 +4,9 @@ import type { Clock } from "../../lib/clock.ts";
 import { errorText } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Borrowing } from "./borrowing.ts";
+import { RESERVATION_MS } from "./loan-desk.ts";
 import { PrimaryLink } from "./primary-link.ts";
+import { ForwardingStatistics } from "./statistics.ts";
 
 export interface ForwarderOptions {
   readonly engine: WriteEngine;
@@ -22,12 +24,18 @@ export interface ForwarderOptions {
 export class Forwarder {
   readonly #options: ForwarderOptions;
   readonly #borrowings = new Map<string, Borrowing>();
+  readonly statistics: ForwardingStatistics = new ForwardingStatistics();
   #link: PrimaryLink | undefined;
   #url: string | undefined;
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
     options.engine.onWriteEvent((event) => this.#handle(event));
+  }
+
+  /** For how long this node has had the right to write a database; undefined: it has not. */
+  heldForMs(database: string): number | undefined {
+    return this.#borrowings.get(database)?.heldForMs;
   }
 
   /** Where the primary is now; undefined while there is none, or when it is this node. */
@@ -58,6 +66,9 @@ export class Forwarder {
         borrowing.writerWaits();
         return;
       case "turn-reserved":
+        setTimeout(() => {
+          engine.endReservation(database).catch(() => undefined);
+        }, RESERVATION_MS).unref();
         return;
       case "writer-left":
         borrowing.writerLeft(event);
@@ -86,7 +97,7 @@ export class Forwarder {
         lingerMs,
         timeoutMs,
         link: () => this.#link,
-        onForwarded: () => undefined,
+        statistics: this.statistics,
       });
       this.#borrowings.set(database, borrowing);
     }

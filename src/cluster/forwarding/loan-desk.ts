@@ -37,11 +37,13 @@ export interface Loan {
 
 interface OpenLoan {
   readonly request: LoanRequest;
+  /** By the monotonic clock. */
+  readonly sinceMs: number;
   timer: NodeJS.Timeout;
 }
 
-/** SQLite's busy handler sleeps for up to 100 ms. */
-const RESERVATION_MS = 150;
+/** How often the mount thread looks after those for whom it keeps a turn. */
+export const RESERVATION_MS = 60;
 
 /**
  * The primary's side of forwarding: lends the right to write a database to one node at a time, and
@@ -65,6 +67,14 @@ export class LoanDesk {
   /** Databases that are on loan, and to which node. */
   get loans(): ReadonlyMap<string, string> {
     return new Map([...this.#loans].map(([name, { request }]) => [name, request.nodeId]));
+  }
+
+  /** Who has the right to write a database, and for how long now. */
+  loanOf(database: string): { readonly nodeId: string; readonly heldForMs: number } | undefined {
+    const open = this.#loans.get(database);
+    if (open === undefined) return undefined;
+    const heldForMs = this.#options.clock.monotonicMs() - open.sinceMs;
+    return { nodeId: open.request.nodeId, heldForMs };
   }
 
   /** Waits for the right; the same ID again renews the loan. */
@@ -114,7 +124,8 @@ export class LoanDesk {
     const isRenewal = former?.request.loan === request.loan;
     const holder = isRenewal ? former.request : request;
     const timer = setTimeout(() => this.#expire(holder), this.#options.loanMs);
-    this.#loans.set(database, { request: holder, timer });
+    const sinceMs = isRenewal ? former.sinceMs : this.#options.clock.monotonicMs();
+    this.#loans.set(database, { request: holder, sinceMs, timer });
   }
 
   #expire({ database, loan, nodeId, onEnded }: LoanRequest): void {

@@ -54,9 +54,22 @@ function statusOf(node: NodeApi): object {
         position: formatPosition(state.position),
         sizeBytes: state.pageSize * state.pageCount,
         divergedHistories: state.counters.divergedHistories,
+        ...loanOf(node, state.name),
       })),
     replicas: isPrimary ? node.streams.replicas.map((replica) => describe(node, replica)) : [],
   };
+}
+
+/** Who has the right to write, when it is not with the applications of the primary. */
+function loanOf(node: NodeApi, database: string): object {
+  const lent = node.loans.loanOf(database);
+  const heldForMs = node.heldForMs(database);
+  if (lent !== undefined) {
+    const { description } = node.streams.replicas.find((r) => r.nodeId === lent.nodeId) ?? {};
+    const hostname = description === undefined ? {} : { hostname: description.hostname };
+    return { lentTo: { nodeID: lent.nodeId, ...hostname, heldForMs: Math.round(lent.heldForMs) } };
+  }
+  return heldForMs === undefined ? {} : { borrowed: { heldForMs: Math.round(heldForMs) } };
 }
 
 function describe(node: NodeApi, replica: ConnectedReplica): object {

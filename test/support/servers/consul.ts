@@ -10,7 +10,7 @@ export interface ConsulServer {
 }
 
 /** One Consul in development mode; undefined, after saying so, where there is none to be had. */
-export async function startConsul(): Promise<ConsulServer | undefined> {
+export async function startConsul(args: readonly string[] = []): Promise<ConsulServer | undefined> {
   const program = await debianProgram(CONSUL);
   if (program === undefined) return undefined;
   const [http = 0, server = 0, serf = 0] = await freePorts(3);
@@ -25,6 +25,7 @@ export async function startConsul(): Promise<ConsulServer | undefined> {
     `-server-port=${server}`,
     `-serf-lan-port=${serf}`,
     ...QUIET,
+    ...args,
   ]);
   consul.start();
   const url = `http://127.0.0.1:${http}`;

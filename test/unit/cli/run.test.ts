@@ -99,12 +99,13 @@ test("-with-halt-lock-on needs a database in a mount", async () => {
   });
 });
 
-test("-with-halt-lock-on is free on the primary and refused on a replica", async () => {
+test("-with-halt-lock-on writes to no file of somebody's own", async () => {
   const database = path.join(directory, "app.db");
-  for (const suffix of ["", "-lock"]) fs.writeFileSync(database + suffix, "");
+  for (const name of [database, `${database}-lock`, path.join(directory, ".role")]) {
+    fs.writeFileSync(name, "", { mode: 0o444 });
+  }
   const refused = await run("-with-halt-lock-on", database);
   expect(refused).toMatchObject({ code: 1, ran: false });
-  expect(refused.stderr).toContain("on a replica is not supported by this version yet");
-  info = JSON.stringify({ isPrimary: true, candidate: true });
-  expect(await run("-with-halt-lock-on", database)).toEqual({ code: 0, stderr: "", ran: true });
+  expect(refused.stderr).toContain("give the path of a database in a litefs mount");
+  expect(fs.statSync(`${database}-lock`).size).toBe(0);
 });

@@ -82,6 +82,7 @@ export async function serveNode(
     events,
     loans,
     sync: changes.sync,
+    heldForMs: () => undefined,
     metrics: changes.metrics ?? { contentType: "text/plain", text: () => Promise.resolve("m 1\n") },
     log: silentLogger,
     importer:

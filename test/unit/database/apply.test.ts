@@ -12,7 +12,12 @@ import type { ApplyResult } from "../../../src/database/engine.ts";
 import { runJob } from "../../../src/database/host.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
-import { RESERVED_BYTE, WAL_WRITE_LOCK, SHARED_FIRST } from "../../../src/sqlite/locks.ts";
+import {
+  RESERVED_BYTE,
+  WAL_DMS_LOCK,
+  WAL_WRITE_LOCK,
+  SHARED_FIRST,
+} from "../../../src/sqlite/locks.ts";
 import {
   decodeWalIndexHeaderPair,
   WAL_INDEX_PREFIX_SIZE,
@@ -210,6 +215,48 @@ it("whoever has a database in WAL mode to himself is waited for, and nothing is 
   locks.release();
   expect(result?.kind).toBe("applied");
   expect(db.position.txid).toBe(before.txid + 1);
+});
+
+describe("the wal-index while a transaction is shown in it", () => {
+  it("is not cut down by somebody who opens the database: we are there until it has arrived", () => {
+    const { files } = chain("wal-4096");
+    const { db, locks, kernel, apply } = replica();
+    apply(...files.slice(0, 3));
+    locks.opens = 1;
+    kernel.shm = emptyIndex(4096);
+    const heldAtStores: boolean[] = [];
+    const store = kernel.store.bind(kernel);
+    kernel.store = (kind, offset, data) => {
+      if (kind === "shm") heldAtStores.push(locks.held.has(`shm ${WAL_DMS_LOCK}`));
+      store(kind, offset, data);
+    };
+    kernel.settled = (then) => {
+      if (heldAtStores.length > 0) heldAtStores.push(locks.held.has(`shm ${WAL_DMS_LOCK}`));
+      then();
+    };
+    apply(...files.slice(3, 6));
+    expect(heldAtStores.length).toBeGreaterThan(2);
+    expect(new Set(heldAtStores)).toEqual(new Set([true]));
+    expect(locks.held.size).toBe(0);
+    expect(decodeWalIndexHeaderPair(kernel.shm, 0)?.maxFrame).toBe(db.store.frames.count);
+  });
+
+  it("is built anew by the next one when nobody is at it, and not touched while one is about to", () => {
+    const { files } = chain("wal-4096");
+    const { db, locks, kernel, apply } = replica();
+    apply(...files.slice(0, 3));
+    locks.opens = 1;
+    kernel.shm = emptyIndex(4096);
+    apply(...files.slice(3, 6));
+    const shown = db.store.frames.count;
+    locks.index = "none";
+    apply(...files.slice(6, 7));
+    expect(decodeWalIndexHeaderPair(kernel.shm, 0)?.maxFrame).toBe(shown);
+    locks.index = "alone";
+    apply(...files.slice(7, 8));
+    expect(decodeWalIndexHeaderPair(kernel.shm, 0)).toBeUndefined();
+    expect(locks.held.size).toBe(0);
+  });
 });
 
 describe("a disk that fails during an apply", () => {

@@ -1,6 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { expect, test } from "vitest";
+import { ForwardingStatistics } from "../../../src/cluster/forwarding/statistics.ts";
 import { COMMAND_USAGE } from "../../../src/cli/help.ts";
 import { renderReference } from "../../../src/config/reference.ts";
 import { createMetrics } from "../../../src/metrics/registry.ts";
@@ -35,6 +36,9 @@ test("docs/metrics.md names every metric, and no other", async () => {
     sentFrames: () => new Map(),
     roleCounters: () => noElections,
     leaseRemainingMs: () => undefined,
+    forwarding: new ForwardingStatistics(),
+    borrowerOf: () => undefined,
+    hasBorrowed: () => false,
     applyLatencyMs: () => new Map(),
     syncStatus: () => undefined,
   });

@@ -12,7 +12,12 @@ import { newEngine } from "../cluster/stand-ins.ts";
 
 const POSITION: Position = { txid: 7, checksum: 0x8000000000000123n };
 const NEXT: Position = { txid: 8, checksum: 0x8000000000000456n };
-const LEFT = { type: "writer-left", database: "app.db", isReturned: false } as const;
+const LEFT = {
+  type: "writer-left",
+  database: "app.db",
+  isReturned: false,
+  hasNext: false,
+} as const;
 const WAITS = { type: "writer-waits", database: "app.db" } as const;
 const COMMIT: CommitEvent = {
   type: "commit",
@@ -56,10 +61,12 @@ async function until(check: () => void): Promise<void> {
   await vi.waitFor(check, { timeout: 20_000, interval: 5 });
 }
 
-async function borrow({ node, replica }: Parts): Promise<void> {
+async function borrow({ node, replica, forwarder }: Parts): Promise<void> {
   replica.tell(WAITS);
   await until(() => expect(replica.calls).toContain(`grant app.db ${formatPosition(POSITION)}`));
   expect(node.api.loans.loans.get("app.db")).toBe("00000000000000B2");
+  expect(node.api.loans.loanOf("app.db")).toMatchObject({ nodeId: "00000000000000B2" });
+  expect(forwarder.heldForMs("app.db")).toBeGreaterThanOrEqual(0);
 }
 
 test("the right is borrowed when an application waits, and goes back after it lingered", async () => {
@@ -119,6 +126,9 @@ test("a commit is decided by the primary", async () => {
   parts.replica.tell({ ...COMMIT, commit: 3 });
   await until(() => expect(parts.replica.calls).toContain("decide app.db 3 false"));
   expect(parts.primary.forwarded).toHaveLength(2);
+  const { outcomes, waitMs } = parts.forwarder.statistics;
+  expect(outcomes).toEqual({ committed: 1, refused: 2, unknown: 0 });
+  expect(waitMs.counts.reduce((sum, count) => sum + count)).toBe(1);
 });
 
 test.each([true, false])("an answer that fails is found out: committed %s", async (isCommitted) => {

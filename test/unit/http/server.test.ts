@@ -6,6 +6,7 @@ import * as net from "node:net";
 import * as path from "node:path";
 import { promisify } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { ForwardingStatistics } from "../../../src/cluster/forwarding/statistics.ts";
 import { detectProtocol } from "../../../src/http/listener.ts";
 import { HttpServer } from "../../../src/http/server.ts";
 import { ZERO_POSITION } from "../../../src/lib/position.ts";
@@ -287,6 +288,9 @@ describe("routes", () => {
       sentFrames: () => new Map(),
       roleCounters: () => noElections,
       leaseRemainingMs: () => undefined,
+      forwarding: new ForwardingStatistics(),
+      borrowerOf: () => undefined,
+      hasBorrowed: () => false,
       applyLatencyMs: () => new Map(),
       syncStatus: () => undefined,
     });

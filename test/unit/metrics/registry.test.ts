@@ -1,6 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { expect, test } from "vitest";
+import { ForwardingStatistics } from "../../../src/cluster/forwarding/statistics.ts";
 import type { DatabaseState } from "../../../src/database/engine.ts";
 import { createMetrics } from "../../../src/metrics/registry.ts";
 import type { MetricsSources } from "../../../src/metrics/registry.ts";
@@ -49,6 +50,9 @@ function sources(changes: Partial<MetricsSources> = {}): MetricsSources {
       inherited: 4,
     }),
     leaseRemainingMs: () => 2500,
+    forwarding: new ForwardingStatistics(),
+    borrowerOf: () => "00000000000000B2",
+    hasBorrowed: () => false,
     applyLatencyMs: () => new Map([["app.db", 3]]),
     syncStatus: () => ({ replicas: ["A", "B"], fenced: [], degraded: ["app.db"] }),
     ...changes,
@@ -57,11 +61,13 @@ function sources(changes: Partial<MetricsSources> = {}): MetricsSources {
 
 /** `name{labels} value` lines and `# TYPE` of the metrics that are ours. */
 function ours(text: string): string[] {
-  return text.split("\n").filter((line) => line.startsWith("litefs_"));
+  const isOurs = (line: string): boolean => /^litefs_(?!\w+_seconds_(bucket|sum|count))/.test(line);
+  return text.split("\n").filter(isOurs);
 }
 
 test("every value is the one of its source", async () => {
   expect(ours(await createMetrics(sources()).text()).sort()).toEqual([
+    'litefs_db_borrowed{db="app.db"} 0',
     'litefs_db_commit_count{db="app.db"} 5',
     "litefs_db_count 1",
     'litefs_db_database_write_count{db="app.db"} 1',
@@ -69,6 +75,7 @@ test("every value is the one of its source", async () => {
     'litefs_db_heals_total{db="app.db"} 10',
     'litefs_db_journal_write_count{db="app.db"} 2',
     'litefs_db_lag_seconds{db="app.db"} 0.003',
+    'litefs_db_lent{db="app.db",node="00000000000000B2"} 1',
     'litefs_db_ltx_bytes{db="app.db"} 7',
     'litefs_db_ltx_count{db="app.db"} 6',
     'litefs_db_ltx_reap_count{db="app.db"} 8',
@@ -81,6 +88,10 @@ test("every value is the one of its source", async () => {
     'litefs_election_count{result="deferred"} 7',
     'litefs_election_count{result="missed"} 3',
     'litefs_election_count{result="won"} 2',
+    'litefs_forward_count{outcome="committed"} 0',
+    'litefs_forward_count{outcome="refused"} 0',
+    'litefs_forward_count{outcome="unknown"} 0',
+    "litefs_forward_denied_count 0",
     'litefs_http_frame_send_count{db="app.db",type="ltx"} 11',
     'litefs_http_frame_send_count{db="app.db",type="ltx:snapshot"} 1',
     "litefs_http_stream_count 2",
@@ -203,4 +214,31 @@ test("a name may have any character", async () => {
 
 test("includes the process itself", async () => {
   expect(await createMetrics(sources()).text()).toContain("process_resident_memory_bytes");
+});
+
+test("forwarding: how long commits and waits took, and what came of them", async () => {
+  const forwarding = new ForwardingStatistics();
+  forwarding.forwarded(0.4, "committed");
+  forwarding.forwarded(2, "committed");
+  forwarding.forwarded(7_000, "unknown");
+  forwarding.waitMs.add(30);
+  forwarding.denied = 3;
+  const text = await createMetrics(sources({ forwarding, hasBorrowed: () => true })).text();
+  for (const line of [
+    "# TYPE litefs_forward_commit_seconds histogram",
+    'litefs_forward_commit_seconds_bucket{le="0.0005"} 1',
+    'litefs_forward_commit_seconds_bucket{le="0.002"} 2',
+    'litefs_forward_commit_seconds_bucket{le="5"} 2',
+    'litefs_forward_commit_seconds_bucket{le="+Inf"} 3',
+    "litefs_forward_commit_seconds_sum 7.0024",
+    "litefs_forward_commit_seconds_count 3",
+    'litefs_forward_wait_seconds_bucket{le="0.02"} 0',
+    'litefs_forward_wait_seconds_bucket{le="0.05"} 1',
+    'litefs_forward_count{outcome="committed"} 2',
+    'litefs_forward_count{outcome="unknown"} 1',
+    "litefs_forward_denied_count 3",
+    'litefs_db_borrowed{db="app.db"} 1',
+  ]) {
+    expect(text.split("\n")).toContain(line);
+  }
 });

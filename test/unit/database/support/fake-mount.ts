@@ -1,7 +1,7 @@
 import type { FileKind } from "../../../../src/database/database-files.ts";
 import type { DaemonLocks, Job, KernelCache } from "../../../../src/database/host.ts";
 import { runJob } from "../../../../src/database/host.ts";
-import { SHARED_FIRST } from "../../../../src/sqlite/locks.ts";
+import { SHARED_FIRST, WAL_DMS_LOCK } from "../../../../src/sqlite/locks.ts";
 import {
   encodeWalIndexHeader,
   WAL_INDEX_HEADER_SIZE,
@@ -68,6 +68,8 @@ export class FakeLocks implements DaemonLocks {
   readonly #blocked = new Set<string>();
   readonly #waiting: (() => void)[] = [];
   opens: number = 0;
+  /** Who else is at the wal-index. */
+  index: "joined" | "alone" | "none" = "joined";
 
   block(kind: "database" | "shm", byte: number): void {
     this.#blocked.add(`${kind} ${byte}`);
@@ -94,6 +96,13 @@ export class FakeLocks implements DaemonLocks {
   }
   get waiting(): number {
     return this.#waiting.length;
+  }
+  joinIndex(): "joined" | "alone" | "none" {
+    if (this.index !== "none") this.held.add(`shm ${WAL_DMS_LOCK}`);
+    return this.index;
+  }
+  leaveIndex(): void {
+    this.held.delete(`shm ${WAL_DMS_LOCK}`);
   }
   openCount(): number {
     return this.opens;
