@@ -49,6 +49,21 @@ export function truncateByCheckpoint(db: Database, sizeBytes: number): Outcome {
 }
 
 /**
+ * SQLite starts the WAL over when, by its wal-index, all of it is in the database file. Whoever does
+ * it earlier does not know the newest transactions and would write over them, from pages as they
+ * were before. He gets an error, and then the wal-index is written anew (`suspect`).
+ */
+export function mayRestartWal({ store, host, name }: Database): boolean {
+  const missingPages = store.frames.missingPages(store.pageCount);
+  if (missingPages === 0) return true;
+  host.logger.error("refused to start a WAL over, its writer has not seen all of it", {
+    db: name,
+    missingPages,
+  });
+  return false;
+}
+
+/**
  * A checkpointer may not know of the newest commit yet and cut the file to the size before it:
  * no harm if the WAL has all the pages that go.
  */

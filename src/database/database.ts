@@ -3,7 +3,7 @@ import type { Position } from "../lib/position.ts";
 import type { WalHeader } from "../sqlite/wal.ts";
 import { FRAME_HEADER_SIZE, frameOffset } from "../sqlite/wal.ts";
 import { AppliedPositions } from "./applied-positions.ts";
-import { truncateByCheckpoint, writeCheckpoint } from "./checkpoint-write.ts";
+import { mayRestartWal, truncateByCheckpoint, writeCheckpoint } from "./checkpoint-write.ts";
 import { adoptPages, appendCommit, NO_WAL_RANGE } from "./commit.ts";
 import { CommitForwarding } from "./commit-forwarding.ts";
 import type { ChangedPages, Commit, WalRange } from "./commit.ts";
@@ -473,19 +473,8 @@ export class Database implements WalCaptureOwner {
     for (let i = 0; i < open.frameCount; i++) frames.append(open.pgnoOfFrame(i));
   }
 
-  /**
-   * SQLite starts the WAL over when, by its wal-index, all of it is in the database file. Whoever does
-   * it earlier does not know the newest transactions and would write over them, from pages as they
-   * were before. He gets an error, and then the wal-index is written anew (`suspect`).
-   */
   mayRestartWal(): boolean {
-    const missing = this.store.frames.missingPages(this.store.pageCount);
-    if (missing === 0) return true;
-    this.host.logger.error("refused to start a WAL over, its writer has not seen all of it", {
-      db: this.name,
-      missingPages: missing,
-    });
-    return false;
+    return mayRestartWal(this);
   }
 
   beforeWalReset(): void {
