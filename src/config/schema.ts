@@ -125,7 +125,7 @@ const fuse: readonly Option[] = [
   {
     key: "fuse.locks",
     kind: "choice",
-    choices: ["auto", "daemon"],
+    choices: ["auto", "kernel", "daemon"],
     default: "auto",
     meaning: "Who keeps SQLite's file locks; not in LiteFS.",
   },

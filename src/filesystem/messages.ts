@@ -25,6 +25,7 @@ export interface MountThreadData {
   readonly shared: SharedArrayBuffer;
   /** How long the thread may look for a request before it sleeps; 0: not at all. */
   readonly spinMs: number;
+  readonly keepsLocks: boolean;
   readonly debug: boolean;
   readonly logFormat: "text" | "json";
   readonly logTimestamp: boolean;

@@ -56,6 +56,7 @@ export interface MountClientOptions {
   readonly role: NodeRole;
   /** How long the mount thread may look for a request before it sleeps; 0: not at all. */
   readonly spinMs: number;
+  readonly locks: "auto" | "kernel" | "daemon";
   readonly logger: Logger;
   readonly log: { format: "text" | "json"; timestamp: boolean; debug: boolean };
   readonly keepAside: KeepAsideLimits;
@@ -139,6 +140,7 @@ export class MountClient implements Engine, WriteEngine {
       phase: role.phase,
       shared,
       spinMs: this.#options.spinMs,
+      keepsLocks: this.#options.locks !== "kernel",
       debug: log.debug,
       logFormat: log.format,
       logTimestamp: log.timestamp,

@@ -72,6 +72,7 @@ port.once("message", (request: MountRequest) => {
   const session = new FuseSession({
     fd: request.fd,
     handler: service.fileSystem,
+    posixLocks: data.keepsLocks,
     logger,
     spinMs: allowsSpinning() ? data.spinMs : 0,
     requestCounts: new RequestCounts(data.shared, SHARED_REQUEST_COUNTS_OFFSET_BYTES),
