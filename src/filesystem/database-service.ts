@@ -29,6 +29,7 @@ import { ChangeTurn } from "./change-turn.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { LitefsFileSystem } from "./litefs-file-system.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
+import type { LockLink } from "./lock-link.ts";
 import { SHARED, SHARED_COMMIT_DEADLINE_OFFSET_BYTES } from "./messages.ts";
 import type {
   DatabaseUpdate,
@@ -43,6 +44,8 @@ import { WriteService } from "./write-service.ts";
 
 export interface ServiceOptions {
   readonly data: MountThreadData;
+  /** The kernel keeps the locks. */
+  readonly lockLink?: LockLink | undefined;
   readonly words: Int32Array;
   readonly logger: Logger;
   post(event: MountEvent, transfer: ArrayBuffer[]): void;
@@ -105,7 +108,13 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#outbox = new Outbox((messages, batch) => options.sendNotifications(messages, batch));
     const retrievals = new Retrievals((message) => options.writeNotification(message));
     const plainDirectory = path.join(options.data.dataDirectory, "files");
-    this.fileSystem = new LitefsFileSystem(this, this.#outbox, retrievals, plainDirectory);
+    this.fileSystem = new LitefsFileSystem(
+      this,
+      this.#outbox,
+      retrievals,
+      plainDirectory,
+      options.lockLink,
+    );
     this.#writes = new WriteService({
       isPrimary: () => this.#isPrimary,
       mayCommit: () => this.mayCommit(),
@@ -300,6 +309,9 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         this.#isPaused = false;
         this.fileSystem.resumeWrites();
         this.#reply(request.id, undefined);
+        return;
+      case "release-locks":
+        this.fileSystem.releaseLocks(() => this.#reply(request.id, undefined));
         return;
       case "enforce-retention":
         this.#enforceRetention(request.olderThanMs);

@@ -8,10 +8,11 @@ import type { DatabaseEntry } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
 import type { HandleTable } from "./handle-table.ts";
 import { parseName } from "./names.ts";
+import type { MountLocks } from "./mount-locks.ts";
 import type { Name } from "./names.ts";
 import type { Namespace } from "./namespace.ts";
 import type { NodeTable } from "./node-table.ts";
-import { entryOf, ERRNO, FOREVER_MS, openFlagsOf } from "./nodes.ts";
+import { entryOf, ERRNO, FOREVER_MS, isGone, openFlagsOf } from "./nodes.ts";
 import type { PlainFiles } from "./plain-files.ts";
 import type { PlainNode } from "./plain-node.ts";
 import type { PlainRequests } from "./plain-requests.ts";
@@ -30,6 +31,7 @@ export interface NameRequestsOptions {
   readonly plainRequests: PlainRequests;
   readonly renames: Renames;
   readonly runway: WalRunway;
+  readonly locks: MountLocks;
   /** Sends the notifications that have collected. */
   flush(): void;
 }
@@ -104,8 +106,15 @@ export class NameRequests {
     db.files.getOrCreate(kind);
     const node = entry.node(kind);
     if (kind === "wal") this.#options.runway.retract(node);
-    const fh = this.#options.handles.open(node);
-    this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, openFlagsOf(kind));
+    const id = { uniqueLo, uniqueHi };
+    this.#options.locks.opens(id, node, (refusal) => {
+      if (refusal !== 0 || isGone(node)) {
+        this.#replyError(id, refusal === 0 ? errno.ESTALE : refusal);
+        return;
+      }
+      const fh = this.#options.handles.open(node);
+      this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, openFlagsOf(kind));
+    });
   }
 
   unlink(request: FuseRequest, name: string): void {
@@ -114,8 +123,8 @@ export class NameRequests {
     const node = parent === plain.root ? names.find(name) : undefined;
     if (node?.type === "text") {
       // Of a database that is gone it is not listed, and whoever removes all that is finds it gone.
-      const isGone = this.#options.names.isOfDropped(name);
-      this.#replyError(request, isGone ? errno.ENOENT : errno.EPERM);
+      const isDropped = this.#options.names.isOfDropped(name);
+      this.#replyError(request, isDropped ? errno.ENOENT : errno.EPERM);
     } else if (node?.type === "file") {
       const { entry, kind } = node;
       const { uniqueLo, uniqueHi } = request;

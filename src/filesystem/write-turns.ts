@@ -1,4 +1,4 @@
-import type { CommitArbiter, ForwardedCommit } from "../database/forwarded-commit.ts";
+import type { ForwardedCommit } from "../database/forwarded-commit.ts";
 import { lockOutReaders, unlockReaders } from "../database/apply.ts";
 import type { LoanResult, WriteEvent } from "../database/write-engine.ts";
 import { F_WRLCK } from "../fuse/constants.ts";
@@ -9,6 +9,7 @@ import { RESERVED_BYTE, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { DAEMON_FH } from "./lock-table.ts";
 import type { LockWaiter } from "./lock-waiters.ts";
+import type { Turns } from "./turns.ts";
 
 /** How an application's request for SQLite's write lock is answered. */
 export type TurnAnswer = "granted" | "busy";
@@ -46,7 +47,7 @@ interface Borrower {
  * primary stands. Applications among themselves do what SQLite always does: one of them writes, the
  * others are told SQLITE_BUSY.
  */
-export class WriteTurns implements CommitArbiter {
+export class WriteTurns implements Turns {
   readonly #entry: DatabaseEntry;
   readonly #host: WriteTurnsHost;
   /** In the order in which they came: requests of applications, and on the primary of nodes. */
@@ -82,6 +83,14 @@ export class WriteTurns implements CommitArbiter {
   }
   get loan(): string | undefined {
     return this.#loan;
+  }
+  /** Applications ask, so nobody need be kept out. */
+  get isGuarded(): boolean {
+    return false;
+  }
+  /** Every release of a lock is a request. */
+  get isWaiting(): boolean {
+    return false;
   }
 
   /** An application asks for SQLite's write lock. Undefined: it is answered later. */

@@ -43,7 +43,7 @@ function primary() {
   const lend = (loan: string): void =>
     entry.turns.lend(loan, ({ kind }: LoanResult) => lent.push(`${loan} ${kind}`));
   const request = (unique: number) =>
-    entry.turns.request({
+    entry.requests.request({
       uniqueLo: unique,
       uniqueHi: 0,
       node: entry.node("database"),
