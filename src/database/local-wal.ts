@@ -220,7 +220,6 @@ export class LocalWal {
     const { files, kernel } = this.#db;
     this.forgetIndex();
     files.getOrCreate("shm").truncate(0);
-    kernel.invalidate("shm", 0, 0);
     yield* this.#writeIndex(true);
     // What is known of it counts only as long as somebody has it open.
     this.forgetIndex();
@@ -237,10 +236,16 @@ export class LocalWal {
   }
 
   *#writeIndex(isNew: boolean): Job<void> {
-    const { store, wal } = this.#db;
+    const { files, kernel, store, wal } = this.#db;
     // Of a database that is still empty SQLite does not ask for one.
     if (store.pageSize === 0) return;
     const header = wal.header ?? this.#startWal();
+    const file = files.getOrCreate("shm");
+    if (file.size() < WAL_INDEX_BLOCK_SIZE) {
+      // A reader does not map a block that the file does not hold as a whole.
+      file.truncate(WAL_INDEX_BLOCK_SIZE);
+      kernel.invalidate("shm", 0, 0);
+    }
     const { frames } = store;
     const blocks = new WalIndexBlocks();
     for (let i = 0; i < frames.count; i++) blocks.append(frames.pgnoAt(i));

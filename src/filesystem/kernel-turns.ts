@@ -12,6 +12,10 @@ import type { WriteTurnsHost } from "./write-turns.ts";
 /** An application tries again for as long as it has patience: one message in this time is enough. */
 const TELL_EVERY_MS = 20;
 
+interface Submitted {
+  readonly position: Position;
+  readonly decided: (isCommitted: boolean) => void;
+}
 interface Borrower {
   readonly loan: string;
   readonly lent: (result: LoanResult) => void;
@@ -50,7 +54,7 @@ export class KernelTurns implements Turns {
   #isOpen = false;
   #hasCommitted = false;
   #nextCommit = 1;
-  readonly #commits = new Map<number, (isCommitted: boolean) => void>();
+  readonly #commits = new Map<number, Submitted>();
 
   constructor(entry: DatabaseEntry, host: WriteTurnsHost, guard: Guard) {
     this.#entry = entry;
@@ -112,6 +116,11 @@ export class KernelTurns implements Turns {
   serve(): void {
     if (this.#host.isPrimary()) this.#serveAsPrimary();
     else this.#serveAsReplica();
+    this.noticeLeaving();
+    this.#keepGuard();
+  }
+
+  #keepGuard(): void {
     if (!this.isGuarded) this.#guard.drop();
     else if (!this.#guard.take()) this.#guard.watch();
   }
@@ -140,6 +149,7 @@ export class KernelTurns implements Turns {
     this.#isCaughtUp = false;
     this.#entry.db.arbiter = this;
     if (!this.#isOpen && this.#checkPosition()) this.#open();
+    this.#keepGuard();
     return this.hasRight;
   }
 
@@ -348,21 +358,23 @@ export class KernelTurns implements Turns {
     decided: (is: boolean) => void,
   ): void {
     const commit = this.#nextCommit++;
-    this.#commits.set(commit, decided);
+    this.#commits.set(commit, { position, decided });
     const database = this.#entry.db.name;
     this.#host.tell({ type: "commit", database, commit, position, ltx, path, isDurable });
   }
 
   decide(commit: number, isCommitted: boolean): void {
-    const decided = this.#commits.get(commit);
+    const submitted = this.#commits.get(commit);
     this.#commits.delete(commit);
-    if (decided === undefined) return;
-    decided(isCommitted);
+    if (submitted === undefined) return;
     const { db } = this.#entry;
     if (isCommitted && this.#position !== undefined) {
       this.#hasCommitted = true;
-      this.#position = db.position;
+      // Before the database is there: what is done then looks at both.
+      this.#position = submitted.position;
     }
+    submitted.decided(isCommitted);
+    if (this.#position !== undefined) this.#position = db.position;
     if (this.#right !== "held" && !this.#isOpen) db.arbiter = undefined;
     else if (this.hasRight) {
       // It holds SQLite's lock for some moments more; `recall` will see.

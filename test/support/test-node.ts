@@ -6,6 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { shell } from "./shell.ts";
 
 const LITEFS = path.resolve(import.meta.dirname, "../../bin/litefs");
+/** Who keeps SQLite's locks: all tests hold for each. */
+const LOCKS = process.env["LITEFS_TEST_LOCKS"] ?? "";
 const START_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 20_000;
 /** A test blocked in a call on a mount that hangs is freed by the death of its node. */
@@ -111,7 +113,7 @@ export class TestNode {
   writeConfig(extra: string = this.options.config): void {
     const { options } = this;
     const lines = [
-      `fuse: {dir: ${JSON.stringify(this.mountPoint)}}`,
+      `fuse: {dir: ${JSON.stringify(this.mountPoint)}${LOCKS === "" ? "" : `, locks: ${LOCKS}`}}`,
       `http: {addr: "127.0.0.1:${options.port}"}`,
       "lease:",
       ...(
