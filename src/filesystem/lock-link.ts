@@ -1,10 +1,21 @@
 import * as fs from "node:fs";
 import { receiveMessageOnPort } from "node:worker_threads";
 import { SystemCalls } from "../fuse/system-calls.ts";
+import { errorCode } from "../lib/errors.ts";
 import { LOCK_WORDS } from "./lock-messages.ts";
 import type { LockLinkData, LockRequest, LockResult } from "./lock-messages.ts";
 
 const KICK = Uint8Array.of(1);
+
+/** Wakes the lock thread. */
+export function kick(fd: number): void {
+  try {
+    fs.writeSync(fd, KICK);
+  } catch (error) {
+    // So many wake-ups are on their way already that there is no room for another one.
+    if (errorCode(error) !== "EAGAIN") throw error;
+  }
+}
 
 /** The lock thread, as the mount thread uses it. */
 export class LockLink {
@@ -46,6 +57,6 @@ export class LockLink {
   }
 
   #kick(): void {
-    fs.writeSync(this.#data.kickFd, KICK);
+    kick(this.#data.kickFd);
   }
 }

@@ -1,5 +1,5 @@
-import * as fs from "node:fs";
 import { MessageChannel, Worker } from "node:worker_threads";
+import { kick } from "./lock-link.ts";
 import { LOCK_WORDS, LOCK_WORDS_BYTES } from "./lock-messages.ts";
 import type {
   LockLinkData,
@@ -79,6 +79,6 @@ export class LockThread {
   }
 
   #kick(): void {
-    fs.writeSync(this.link.kickFd, Uint8Array.of(1));
+    kick(this.link.kickFd);
   }
 }

@@ -7,7 +7,7 @@ import { writeNotification } from "../fuse/notify.ts";
 import { SystemCalls } from "../fuse/system-calls.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { assert } from "../lib/assert.ts";
-import { errorText } from "../lib/errors.ts";
+import { errorCode, errorText } from "../lib/errors.ts";
 import { RESERVED_BYTE, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { LOCK_WORDS } from "./lock-messages.ts";
 import type { LockThreadCall, LockThreadData, LockThreadEvent } from "./lock-messages.ts";
@@ -61,12 +61,21 @@ function run(): void {
     const refused = trace.read();
     if (refused.length > 0) send({ type: "refused", refused });
     if (refused.length > 0 || (!isReadable && pollMs > 0)) wakeMount();
-    else if (isReadable) fs.readSync(readFd, kicks);
+    if (isReadable) drainKicks(readFd, kicks);
   }
   closeAll();
   trace.close();
   parent.close();
   mountPort.close();
+}
+
+function drainKicks(fd: number, kicks: Uint8Array): void {
+  try {
+    fs.readSync(fd, kicks);
+  } catch (error) {
+    // It was the other descriptor that could be read.
+    if (errorCode(error) !== "EAGAIN") throw error;
+  }
 }
 
 /** Two open file descriptions are as good as two processes. */

@@ -1,5 +1,5 @@
 import { applyLtxFile } from "../database/apply-file.ts";
-import { applyTransactions } from "../database/apply.ts";
+import { applyTransactions, isLocalWal } from "../database/apply.ts";
 import type { ForwardedBy } from "../database/apply.ts";
 import type { ApplyResult } from "../database/engine.ts";
 import type { Job } from "../database/host.ts";
@@ -15,6 +15,8 @@ export interface WriteServiceHost {
   isPrimary(): boolean;
   /** Whether commits are accepted at this very moment. */
   mayCommit(): boolean;
+  /** The kernel keeps the locks: readers come without a request, which would be answered in turn. */
+  readersComeUnasked(): boolean;
   /** Made when there is none. */
   entry(name: string): DatabaseEntry;
   find(name: string): DatabaseEntry | undefined;
@@ -92,7 +94,11 @@ export class WriteService {
     this.#host.entry(database).turns.lend(loan, (result) => this.#host.reply(id, result));
   }
 
-  /** The answer goes out when the log has it, and does not wait for the readers here. */
+  /**
+   * The answer goes out when the log has it, and does not wait for the readers here. But where these
+   * need not ask for locks, they could look before they are shown what another node knows already:
+   * in WAL mode, where nobody waits for them, they are shown it first.
+   */
   #applyForwarded(id: number, forwarded: ForwardedTransaction): void {
     const entry = this.#host.entry(forwarded.database);
     const { db } = entry;
@@ -106,7 +112,8 @@ export class WriteService {
       onLogged: () => {
         if (forwarded.isDurable) db.log.sync();
         db.counters.commits++;
-        answer({ kind: "committed", position: db.position });
+        const isShownFirst = this.#host.readersComeUnasked() && isLocalWal(db, entry);
+        if (!isShownFirst) answer({ kind: "committed", position: db.position });
         db.host.changed(db.name);
       },
     };

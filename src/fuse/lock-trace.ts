@@ -17,6 +17,8 @@ const MOUNTED = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const EVENT = "events/filelock/posix_lock_inode";
 const PREFIX = "litefs-";
 const BUFFER_KIB = "64";
+/** A lock of an open file description: those are what litefs itself takes. */
+const FL_OFDLCK = 1024;
 const READ_BYTES = 16 * 1024;
 const MOUNT_TIMEOUT_MS = 5_000;
 
@@ -68,7 +70,8 @@ export class LockTrace {
   /** Begins with refusals of exclusive locks that start at one of these bytes, on one device. */
   start(device: number, bytes: readonly number[]): void {
     const starts = bytes.map((byte) => `fl_start == ${byte}`).join(" || ");
-    const filter = `ret == -11 && type == 1 && s_dev == ${device} && (${starts})`;
+    const isOurs = `(flags & ${FL_OFDLCK})`;
+    const filter = `ret == -11 && type == 1 && s_dev == ${device} && !${isOurs} && (${starts})`;
     fs.writeSync(this.#filterFd, filter);
     fs.writeSync(this.#enableFd, "1");
   }
@@ -105,13 +108,10 @@ export function kernelDevice(statDevice: number): number {
   return major * 2 ** 20 + minor;
 }
 
-/** Locks of open file descriptions are those of litefs itself. */
 export function parseRefusedLocks(text: string): RefusedLock[] {
   const refused: RefusedLock[] = [];
-  const pattern =
-    /posix_lock_inode: .* ino=0x([0-9a-f]+) .* fl_pid=(\d+) fl_flags=(\S+) .* fl_start=(\d+) /g;
-  for (const [, inode = "", pid = "", flags = "", byte = ""] of text.matchAll(pattern)) {
-    if (flags.includes("OFDLCK")) continue;
+  const pattern = /posix_lock_inode: .* ino=0x([0-9a-f]+) .* fl_pid=(\d+) .* fl_start=(\d+) /g;
+  for (const [, inode = "", pid = "", byte = ""] of text.matchAll(pattern)) {
     refused.push({ inode: Number.parseInt(inode, 16), pid: Number(pid), byte: Number(byte) });
   }
   return refused;

@@ -21,6 +21,7 @@ const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const POLLIN = 1;
 const O_CLOEXEC = 0o2000000;
+const O_NONBLOCK = 0o4000;
 const EINTR = 4;
 const EACCES = 13;
 const EAGAIN = 11;
@@ -102,9 +103,11 @@ export class SystemCalls {
     throw systemError("poll", errno);
   }
 
+  /** Neither end ever waits. */
   pipe(): { readonly readFd: number; readonly writeFd: number } {
     const fds = new Int32Array(2);
-    if (this.#pipe(fds, O_CLOEXEC) !== 0) throw systemError("pipe2", this.#koffi.errno());
+    if (this.#pipe(fds, O_CLOEXEC | O_NONBLOCK) !== 0)
+      throw systemError("pipe2", this.#koffi.errno());
     return { readFd: fds[0] ?? -1, writeFd: fds[1] ?? -1 };
   }
 
