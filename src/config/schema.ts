@@ -126,8 +126,9 @@ const fuse: readonly Option[] = [
     key: "fuse.locks",
     kind: "choice",
     choices: ["auto", "kernel", "daemon"],
-    default: "auto",
-    meaning: "Who keeps SQLite's file locks; not in LiteFS.",
+    default: "daemon",
+    meaning:
+      "Who keeps SQLite's file locks: litefs itself, the kernel, which is faster, or the kernel where it can; not in LiteFS.",
   },
   {
     key: "fuse.spin",

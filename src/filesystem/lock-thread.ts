@@ -1,4 +1,5 @@
 import * as fs from "node:fs";
+import * as os from "node:os";
 import * as path from "node:path";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import type { MessagePort } from "node:worker_threads";
@@ -7,7 +8,7 @@ import { writeNotification } from "../fuse/notify.ts";
 import { SystemCalls } from "../fuse/system-calls.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { assert } from "../lib/assert.ts";
-import { errorCode, errorText } from "../lib/errors.ts";
+import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
 import { RESERVED_BYTE, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { LOCK_WORDS } from "./lock-messages.ts";
 import type { LockThreadCall, LockThreadData, LockThreadEvent } from "./lock-messages.ts";
@@ -43,6 +44,7 @@ function run(): void {
   let calls: SystemCalls;
   let trace: LockTrace;
   try {
+    requireKernel(os.release());
     calls = new SystemCalls();
     testLocks(calls);
     trace = LockTrace.open(`${process.pid}`);
@@ -67,6 +69,16 @@ function run(): void {
   trace.close();
   parent.close();
   mountPort.close();
+}
+
+/**
+ * Before Linux 5.16 every descriptor of the mount is flushed when it is closed, also those of this
+ * process when it is killed: it would wait for an answer of its own.
+ */
+function requireKernel(release: string): void {
+  const [major = 0, minor = 0] = release.split(".").map((part) => Number.parseInt(part, 10));
+  if (major > 5 || (major === 5 && minor >= 16)) return;
+  throw new LitefsError("KERNEL_TOO_OLD", `Linux ${release} is older than 5.16`);
 }
 
 function drainKicks(fd: number, kicks: Uint8Array): void {

@@ -58,8 +58,8 @@ export interface MountClientOptions {
   readonly role: NodeRole;
   /** How long the mount thread may look for a request before it sleeps; 0: not at all. */
   readonly spinMs: number;
-  /** Who keeps SQLite's locks: the mount thread, or the kernel where it can. */
-  readonly locks: "daemon" | "kernel";
+  /** Who keeps SQLite's locks: the mount thread ("daemon"), or the kernel where it can. */
+  readonly locks: "auto" | "kernel" | "daemon";
   readonly logger: Logger;
   readonly log: { format: "text" | "json"; timestamp: boolean; debug: boolean };
   readonly keepAside: KeepAsideLimits;
@@ -176,7 +176,8 @@ export class MountClient implements Engine, WriteEngine {
       this.#fatal(error),
     );
     if (!(started instanceof LockThread)) {
-      logger.warn("litefs keeps SQLite's locks itself, the kernel cannot here", started);
+      const level = locks === "auto" ? "info" : "warn";
+      logger[level]("litefs keeps SQLite's locks itself, the kernel cannot here", started);
       return undefined;
     }
     logger.info("the kernel keeps SQLite's locks");
