@@ -328,6 +328,7 @@ export class KernelLocks implements MountLocks, OwnFiles {
     // Applications write the wal-index; what we knew of it is worth nothing after.
     if (kind === "wal") entry.forgetIndex();
     if (kind === "database") this.#noticeLoose(node);
+    if (kind !== "shm") this.#turns.get(entry)?.noticeWrite();
     if (db.suspect) {
       // SQLite takes for rolled back what is committed.
       db.suspect = false;
@@ -338,7 +339,6 @@ export class KernelLocks implements MountLocks, OwnFiles {
 
   /** Somebody waits for the one who writes, and those who write all the time leave a short gap. */
   #afterCommit(entry: DatabaseEntry): void {
-    this.#turns.get(entry)?.noticeCommit();
     const { txid } = entry.db.log;
     if (!this.#watched.has(entry) || this.#seenTxids.get(entry) === txid) return;
     this.#seenTxids.set(entry, txid);

@@ -52,6 +52,7 @@ export class KernelTurns implements Turns {
   #isCaughtUp = false;
   /** Applications may write under the right, and perhaps one does. */
   #isOpen = false;
+  #isUsed = false;
   #hasCommitted = false;
   #nextCommit = 1;
   readonly #commits = new Map<number, Submitted>();
@@ -93,8 +94,14 @@ export class KernelTurns implements Turns {
     this.#host.tell({ type: "writer-waits", database: this.#entry.db.name });
   }
 
-  /** An application has committed. */
-  noticeCommit(): void {
+  /** An application writes. */
+  noticeWrite(): void {
+    if (this.#isOpen && !this.#isUsed && this.hasRight) {
+      // It has come back in time for the right that was borrowed for it.
+      this.#isUsed = true;
+      this.#tellUse(true);
+    }
+
     if (this.#reserved !== undefined && this.#entry.db.log.txid > this.#reserved.txid) {
       this.endReservation();
     }
@@ -169,6 +176,7 @@ export class KernelTurns implements Turns {
 
   #open(): void {
     this.#isOpen = true;
+    this.#isUsed = false;
     this.#hasCommitted = false;
     this.#entry.forgetIndex();
     this.#guard.drop();
@@ -376,11 +384,13 @@ export class KernelTurns implements Turns {
     submitted.decided(isCommitted);
     if (this.#position !== undefined) this.#position = db.position;
     if (this.#right !== "held" && !this.#isOpen) db.arbiter = undefined;
-    else if (this.hasRight) {
-      // It holds SQLite's lock for some moments more; `recall` will see.
-      const event = { hasCommitted: isCommitted, isReturned: false };
-      this.#host.tell({ type: "writer-left", database: db.name, ...event });
-    }
+    // It holds SQLite's lock for some moments more; `recall` will see.
+    else if (this.hasRight) this.#tellUse(isCommitted);
+  }
+
+  #tellUse(hasCommitted: boolean): void {
+    const database = this.#entry.db.name;
+    this.#host.tell({ type: "writer-left", database, hasCommitted, isReturned: false });
   }
 }
 

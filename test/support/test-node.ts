@@ -27,6 +27,8 @@ export interface NodeOptions {
   readonly lifeMaxSeconds?: number;
   /** `ulimit -n` of the process. */
   readonly descriptors?: number;
+  /** Who keeps SQLite's locks, where a test is about that. */
+  readonly locks?: "kernel" | "daemon";
   /** Lines of YAML in the `lease` section that replace those of a static lease. */
   readonly lease?: readonly string[];
 }
@@ -112,8 +114,11 @@ export class TestNode {
 
   writeConfig(extra: string = this.options.config): void {
     const { options } = this;
+    const locks = options.locks ?? LOCKS;
+    const fuse = [`dir: ${JSON.stringify(this.mountPoint)}`];
+    if (locks !== "") fuse.push(`locks: ${locks}`);
     const lines = [
-      `fuse: {dir: ${JSON.stringify(this.mountPoint)}${LOCKS === "" ? "" : `, locks: ${LOCKS}`}}`,
+      `fuse: {${fuse.join(", ")}}`,
       `http: {addr: "127.0.0.1:${options.port}"}`,
       "lease:",
       ...(
