@@ -7,13 +7,7 @@ import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import { errorText } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import {
-  RESERVED_BYTE,
-  SHARED_LAST,
-  WAL_CKPT_LOCK,
-  WAL_RECOVER_LOCK,
-  WAL_WRITE_LOCK,
-} from "../sqlite/locks.ts";
+import { RESERVED_BYTE, SHARED_LAST, WAL_CKPT_LOCK, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { KernelEntryLocks } from "./kernel-entry-locks.ts";
 import type { OwnFiles } from "./kernel-entry-locks.ts";
@@ -156,7 +150,7 @@ export class KernelLocks implements MountLocks, OwnFiles {
     const isLocked = node.kind === "database" || node.kind === "shm";
     const known = this.#files.get(node.id);
     // Before this process is ready nothing is locked either.
-    if (!isLocked || !this.#link.isServing || (known?.isOpen === true && !known.isPreparing)) {
+    if (!isLocked || !this.#mayOpen || (known?.isOpen === true && !known.isPreparing)) {
       answer(0);
       return;
     }
@@ -173,7 +167,11 @@ export class KernelLocks implements MountLocks, OwnFiles {
 
   adopt(node: FileNode): void {
     const isLocked = node.kind === "database" || node.kind === "shm";
-    if (isLocked && this.#link.isServing) this.#ask(node);
+    if (isLocked && this.#mayOpen) this.#ask(node);
+  }
+
+  get #mayOpen(): boolean {
+    return this.#link.isServing && this.#whenFinished === undefined;
   }
 
   #ask(node: FileNode): OwnFile {
@@ -201,6 +199,11 @@ export class KernelLocks implements MountLocks, OwnFiles {
     const { node } = file;
     const { entry } = node;
     file.isAsked = false;
+    if (this.#whenFinished !== undefined) {
+      // The lock thread has closed it by now.
+      this.#answer(file, 0);
+      return;
+    }
     file.attach(fd);
     const isCurrent = node.files === entry.db.files;
     const isGuarded = isCurrent && entry.turns.isGuarded;
@@ -245,7 +248,10 @@ export class KernelLocks implements MountLocks, OwnFiles {
 
   /** Locks of jobs stay noted; whoever opens the file finds them. */
   #closeIfUnused(file: OwnFile): void {
-    if (file.node.opens > 0 || file.isAsked || this.#deferred.has(file)) return;
+    // The file may have changed sides since, or have another name.
+    const now = this.#options.nodes.get(file.node.id);
+    const { opens } = now === undefined || now.type === "text" ? file.node : now;
+    if (opens > 0 || file.isAsked || this.#deferred.has(file)) return;
     if (file.isOpen) this.#link.send({ type: "close", fd: file.detach() });
     this.#files.delete(file.node.id);
     this.#loose.delete(file.node);
@@ -265,10 +271,9 @@ export class KernelLocks implements MountLocks, OwnFiles {
   // What applications do.
 
   handleCloses(node: LockableNode): void {
-    if (node.type !== "file") return;
     const file = this.#files.get(node.id);
     if (file !== undefined) this.#closeIfUnused(file);
-    node.entry.released();
+    if (node.type === "file") node.entry.released();
   }
 
   /**
@@ -362,7 +367,7 @@ export class KernelLocks implements MountLocks, OwnFiles {
   #finish(entry: DatabaseEntry): void {
     if (entry.db.store.frames.count === 0) return;
     entry.enqueue(
-      () => underLocks(entry, WAL_WRITE_LOCK, () => entry.local.publish()),
+      () => underWriteLock(entry, () => entry.local.publish()),
       () => undefined,
       (error) => entry.db.quarantine(`cannot finish a commit: ${errorText(error)}`),
     );
@@ -370,7 +375,7 @@ export class KernelLocks implements MountLocks, OwnFiles {
 
   checkIndex(entry: DatabaseEntry): void {
     entry.enqueue(
-      () => underLocks(entry, WAL_RECOVER_LOCK, () => entry.local.mendIndex()),
+      () => underWriteLock(entry, () => entry.local.mendIndex()),
       () => undefined,
       (error) => this.#warn("cannot mend a wal-index", entry, error),
     );
@@ -463,9 +468,9 @@ export class KernelLocks implements MountLocks, OwnFiles {
   }
 }
 
-/** Under the locks of the wal-index from WRITE on: whoever builds it holds RECOVER besides. */
-function* underLocks(entry: DatabaseEntry, last: number, job: () => Job<void>): Job<void> {
-  while (!entry.tryLock("shm", WAL_WRITE_LOCK, last)) {
+/** Whoever recovers a wal-index needs this lock first, and nobody checkpoints by one that is not valid. */
+function* underWriteLock(entry: DatabaseEntry, job: () => Job<void>): Job<void> {
+  while (!entry.tryLock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK)) {
     yield (resume) => entry.whenReleased(resume);
   }
   try {
@@ -473,7 +478,7 @@ function* underLocks(entry: DatabaseEntry, last: number, job: () => Job<void>): 
     yield* job();
   } finally {
     entry.forgetIndex();
-    entry.unlock("shm", WAL_WRITE_LOCK, last);
+    entry.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
   }
 }
 

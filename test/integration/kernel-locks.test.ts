@@ -17,7 +17,9 @@ function instances(): string[] {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-test-tracefs-"));
   shell("mount", ["-t", "tracefs", "none", root]);
   try {
-    return fs.readdirSync(path.join(root, "instances")).filter((name) => /^litefs-/.test(name));
+    return fs
+      .readdirSync(path.join(root, "instances"))
+      .filter((name) => name.startsWith("litefs-"));
   } finally {
     shell("umount", [root]);
     fs.rmdirSync(root);

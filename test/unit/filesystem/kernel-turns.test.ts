@@ -56,7 +56,7 @@ function start(isPrimary: boolean) {
   const lend = (loan: string): void =>
     turns.lend(loan, ({ kind }: LoanResult) => lent.push(`${loan} ${kind}`));
   const moveTo = (position: Position): void => {
-    db.position = position as typeof db.position;
+    db.position = position;
     db.log.txid = position.txid;
   };
   return { state, db, turns, events, lent, lend, moveTo };
