@@ -142,6 +142,7 @@ class Node {
       nodeId: this.#nodeId,
       role: { isPrimary: false, primaryHostname: undefined, phase: "starting" },
       spinMs: config.fuse.spinMs,
+      locks: config.fuse.locks,
       logger,
       log: config.log,
       keepAside: {

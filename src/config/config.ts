@@ -44,7 +44,7 @@ export interface FuseConfig {
   readonly dir: string;
   readonly allowOther: boolean;
   readonly debug: boolean;
-  readonly locks: "auto" | "daemon";
+  readonly locks: "auto" | "kernel" | "daemon";
   readonly spinMs: number;
 }
 

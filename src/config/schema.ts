@@ -134,9 +134,10 @@ const fuse: readonly Option[] = [
   {
     key: "fuse.locks",
     kind: "choice",
-    choices: ["auto", "daemon"],
-    default: "auto",
-    meaning: "Who keeps SQLite's file locks; not in LiteFS.",
+    choices: ["auto", "kernel", "daemon"],
+    default: "daemon",
+    meaning:
+      "Who keeps SQLite's file locks: litefs itself, the kernel, which is faster, or the kernel where it can; not in LiteFS.",
   },
   {
     key: "fuse.spin",

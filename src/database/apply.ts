@@ -194,7 +194,9 @@ function* applyInPlace(
   let next = 0;
   let transactions = received;
   try {
-    yield* lockOutReaders(locks);
+    // What was forwarded comes by the stream as well, perhaps while its writer still has the locks.
+    const isNeeded = (): boolean => newOnes(db, received).length > 0;
+    if (!(yield* lockOutReaders(locks, isNeeded))) return resultOf(db, undefined);
     transactions = newOnes(db, received);
     const accepted: ReceivedTransaction[] = [];
     for (; next < transactions.length && stopped === undefined; next++) {
@@ -256,14 +258,23 @@ function fallBehind(db: Database, error: unknown): void {
   db.quarantine(`its file could not be brought to ${position}: ${errorText(error)}`, "disk");
 }
 
-/** PENDING keeps new readers out while those that are there finish. */
-export function* lockOutReaders(locks: DaemonLocks): Job<void> {
+/**
+ * PENDING keeps new readers out while those that are there finish. False when that is not needed any
+ * more: who waits is asked again each time that a lock was released, before it is taken.
+ */
+export function* lockOutReaders(
+  locks: DaemonLocks,
+  isNeeded: () => boolean = () => true,
+): Job<boolean> {
   while (!locks.tryLock("database", PENDING_BYTE, RESERVED_BYTE)) {
     yield (resume) => locks.whenReleased(resume);
+    if (!isNeeded()) return false;
   }
   while (!locks.tryLock("database", SHARED_FIRST, SHARED_LAST)) {
     yield (resume) => locks.whenReleased(resume);
+    if (!isNeeded()) return false;
   }
+  return true;
 }
 
 /** The same, if nobody is in the way. */

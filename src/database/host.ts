@@ -57,6 +57,12 @@ export const noKernelCache: KernelCache = {
 };
 
 /**
+ * "joined": applications use the wal-index. "alone": none does, and what it shows means nothing.
+ * "none": no lock was taken, because somebody is about to build it.
+ */
+export type IndexUse = "joined" | "alone" | "none";
+
+/**
  * The daemon as one more process among those that lock a database's files. What it takes is held
  * against applications, and what they hold is respected. Ranges are SQLite's lock bytes, inclusive.
  */
@@ -67,11 +73,8 @@ export interface DaemonLocks {
   /**
    * Takes part in the wal-index as a connection does, by a shared lock of the "dead man's switch":
    * whoever opens the database meanwhile does not cut the wal-index down to build it anew.
-   *
-   * "joined": applications use it. "alone": none does, and what it shows means nothing. "none": no
-   * lock was taken, because somebody is about to build it.
    */
-  joinIndex(): "joined" | "alone" | "none";
+  joinIndex(): IndexUse;
   leaveIndex(): void;
   /** Whether an application has the database file to itself: SQLite's EXCLUSIVE lock. */
   isHeldExclusively(): boolean;

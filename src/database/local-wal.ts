@@ -236,8 +236,61 @@ export class LocalWal {
     });
   }
 
-  /** Finds out what the applications' wal-index shows now. */
-  *#inspect(wal: WalHeader): Job<void> {
+  /**
+   * Makes the wal-index that the first application to open it will find, in the place of whatever
+   * the file holds. Nobody has it open yet.
+   */
+  *buildIndex(): Job<void> {
+    const { files, kernel } = this.#db;
+    this.forgetIndex();
+    files.getOrCreate("shm").truncate(0);
+    yield* this.#writeIndex(true);
+    // What is known of it counts only as long as somebody has it open.
+    this.forgetIndex();
+    yield (resume) => kernel.settled(resume);
+  }
+
+  /** As SQLite's recovery does, if what applications have mapped is not a valid wal-index. */
+  *mendIndex(): Job<void> {
+    this.forgetIndex();
+    if ((yield* this.#readIndex()) !== undefined) return;
+    yield* this.#writeIndex(false);
+    this.forgetIndex();
+    yield (resume) => this.#db.kernel.settled(resume);
+  }
+
+  *#writeIndex(isNew: boolean): Job<void> {
+    const { files, kernel, store, wal } = this.#db;
+    // Of a database that is still empty SQLite does not ask for one.
+    if (store.pageSize === 0) return;
+    const header = wal.header ?? this.#startWal();
+    const file = files.getOrCreate("shm");
+    if (file.size() < WAL_INDEX_BLOCK_SIZE) {
+      // A reader does not map a block that the file does not hold as a whole.
+      file.truncate(WAL_INDEX_BLOCK_SIZE);
+      kernel.invalidate("shm", 0, 0);
+    }
+    const { frames } = store;
+    const blocks = new WalIndexBlocks();
+    for (let i = 0; i < frames.count; i++) blocks.append(frames.pgnoAt(i));
+    for (let i = 0; i < blocks.blockCount; i++) {
+      // The header of the first block comes last.
+      const start = i === 0 ? WAL_INDEX_PREFIX_SIZE : 0;
+      this.#storeIndex(i * WAL_INDEX_BLOCK_SIZE + start, blocks.block(i).subarray(start));
+    }
+    if (isNew) {
+      const info = new Uint8Array(WAL_INDEX_PREFIX_SIZE - WAL_CHECKPOINT_INFO_OFFSET);
+      const none = READ_MARK_NOT_USED;
+      const readMarks = [0, frames.count === 0 ? none : frames.count, none, none, none];
+      encodeWalCheckpointInfo({ backfill: 0, readMarks, backfillAttempted: 0 }, info, 0);
+      this.#storeIndex(WAL_CHECKPOINT_INFO_OFFSET, info);
+    }
+    yield (resume) => this.#db.kernel.settled(resume);
+    this.#change = randomBytes(4).readUInt32BE(0);
+    this.#storeHeader(this.#indexHeader(header, frames.count));
+  }
+
+  *#readIndex(): Job<WalIndexHeader | undefined> {
     let bytes: Uint8Array | undefined;
     yield (resume) => {
       this.#db.kernel.retrieve("shm", 0, WAL_INDEX_PREFIX_SIZE, (data) => {
@@ -245,7 +298,12 @@ export class LocalWal {
         resume();
       });
     };
-    const header = bytes === undefined ? undefined : decodeWalIndexHeaderPair(bytes, 0);
+    return bytes === undefined ? undefined : decodeWalIndexHeaderPair(bytes, 0);
+  }
+
+  /** Finds out what the applications' wal-index shows now. */
+  *#inspect(wal: WalHeader): Job<void> {
+    const header = yield* this.#readIndex();
     if (header === undefined) return;
     this.#change = header.change;
     this.#blocks = undefined;

@@ -14,6 +14,7 @@ import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockWaiters } from "./lock-waiters.ts";
+import type { MountLocks, RequestId } from "./mount-locks.ts";
 import type { LockableNode } from "./nodes.ts";
 import type { Knock, TurnAnswer, TurnRequest } from "./write-turn-kinds.ts";
 import { WriteGate } from "./write-gate.ts";
@@ -26,15 +27,13 @@ export interface WritePolicy {
   isAnyoneWriting(): boolean;
 }
 
-/** The number by which a request is answered. */
-type RequestId = Pick<FuseRequest, "uniqueLo" | "uniqueHi">;
 const isKnock = true;
 
 /**
  * The fcntl locks of applications, kept by this daemon: every request comes here. Whose turn it is
  * to take SQLite's write lock, when other nodes write as well, is decided in WriteTurns.
  */
-export class ApplicationLocks {
+export class ApplicationLocks implements MountLocks {
   readonly #waiters = new LockWaiters();
   /** Requests that wait for their turn to write. */
   readonly #turns = new Set<TurnRequest>();
@@ -126,7 +125,7 @@ export class ApplicationLocks {
         isKnock,
       };
       this.#turns.add(knock);
-      if (!node.entry.turns.knock(knock)) return;
+      if (!node.entry.requests.knock(knock)) return;
       this.#turns.delete(knock);
     }
     if (locks.conflict(ownerLo, ownerHi, false, start, end, type) === undefined) {
@@ -158,7 +157,18 @@ export class ApplicationLocks {
   }
 
   /** A descriptor was closed, perhaps by a dying process: POSIX ends all its locks on the file. */
-  ownerCloses(node: LockableNode, ownerLo: number, ownerHi: number): void {
+  ownerCloses(
+    _request: FuseRequest,
+    node: LockableNode,
+    ownerLo: number,
+    ownerHi: number,
+    then: () => void,
+  ): void {
+    this.#ownerCloses(node, ownerLo, ownerHi);
+    then();
+  }
+
+  #ownerCloses(node: LockableNode, ownerLo: number, ownerHi: number): void {
     const { locks } = node;
     if (locks.size === 0 && this.#waiters.size === 0 && this.#turns.size === 0) return;
     // A process that dies between its commit frame and the wal-index leaves the rest to us.
@@ -203,7 +213,7 @@ export class ApplicationLocks {
     for (const lock of this.#turns) {
       if (!matches(lock)) continue;
       this.#turns.delete(lock);
-      lock.node.entry.turns.cancel(lock);
+      lock.node.entry.requests.cancel(lock);
       return lock;
     }
     return undefined;
@@ -212,6 +222,37 @@ export class ApplicationLocks {
   /** Whether some application holds SQLite's write lock of the rollback modes. */
   isBeingWritten(node: FileNode): boolean {
     return node.locks.isWriteLocked(RESERVED_BYTE, SHARED_LAST);
+  }
+
+  isWriting({ nodes }: DatabaseEntry): boolean {
+    const shm = nodes.get("shm");
+    if (shm?.locks.isWriteLocked(WAL_WRITE_LOCK, WAL_WRITE_LOCK) === true) return true;
+    const database = nodes.get("database");
+    return database !== undefined && this.isBeingWritten(database);
+  }
+
+  // What only matters where the kernel keeps the locks.
+
+  lookup(): boolean {
+    return false;
+  }
+  isOwn(): boolean {
+    return false;
+  }
+  opens(_request: RequestId, _node: FileNode, answer: (errno: number) => void): void {
+    answer(0);
+  }
+  adopted(): void {
+    return;
+  }
+  changed(): void {
+    return;
+  }
+  woken(): void {
+    return;
+  }
+  release(then: () => void): void {
+    then();
   }
 
   #hold(
@@ -261,8 +302,8 @@ export class ApplicationLocks {
   }
 
   /** Nobody else has the right to write, and it is not that nobody may. */
-  #isFree({ db, turns }: DatabaseEntry): boolean {
-    return this.#host.isPrimary() && !turns.isContended && !db.isFenced;
+  #isFree({ db, requests }: DatabaseEntry): boolean {
+    return this.#host.isPrimary() && !requests.isContended && !db.isFenced;
   }
 
   /** The first read lock of a transaction, while somebody is expected who may want to write in it. */
@@ -337,7 +378,7 @@ export class ApplicationLocks {
 
   #enqueueTurn(lock: TurnRequest): void {
     this.#turns.add(lock);
-    const answer = lock.node.entry.turns.request(lock);
+    const answer = lock.node.entry.requests.request(lock);
     if (answer !== undefined) this.answer(lock, answer);
   }
 

@@ -3,21 +3,18 @@ import { assert, assertNever } from "../lib/assert.ts";
 import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { monotonicMs } from "../lib/monotonic.ts";
-import { formatChecksum, formatPosition } from "../lib/position.ts";
-import { remedyFor } from "../database/remedy.ts";
-import { DatabaseChecksum } from "../ltx/database-checksum.ts";
-import { Crc64, halvesToBigint, pageChecksum } from "../ltx/crc64.ts";
+import { halvesToBigint } from "../ltx/crc64.ts";
 import type { FileSystemStatistics } from "../fuse/replies.ts";
 import { applyTransactions } from "../database/apply.ts";
 import { CHECKPOINT_FRAMES, checkpointLocalWal } from "../database/checkpoint.ts";
 import type { Database } from "../database/database.ts";
 import type { DatabaseFiles } from "../database/database-files.ts";
-import type { NodePhase, ScrubStep, VerifyResult } from "../database/engine.ts";
+import type { NodePhase, ScrubStep } from "../database/engine.ts";
 import type { WriteEvent } from "../database/write-engine.ts";
 import { FilePool } from "../database/file-pool.ts";
 import { nodeFiles } from "../database/files.ts";
 import type { Files } from "../database/files.ts";
-import type { DatabaseHost, Job, Wait } from "../database/host.ts";
+import type { DatabaseHost } from "../database/host.ts";
 import type { SyncHost } from "../database/replica-waits.ts";
 import { Scrub } from "../database/scrub.ts";
 import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
@@ -26,11 +23,13 @@ import { reapLegacyTransactions } from "../database/legacy.ts";
 import { openDatabase, reopenDatabase } from "../database/recover.ts";
 import { applyLtxFile } from "../database/apply-file.ts";
 import { Snapshot } from "../database/snapshot.ts";
+import { condemnMismatch, verifySnapshot } from "./verify-snapshot.ts";
 import { ChangeTurn } from "./change-turn.ts";
 import { durably } from "./durably.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { LitefsFileSystem } from "./litefs-file-system.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
+import type { LockLink } from "./lock-link.ts";
 import { SHARED, SHARED_COMMIT_DEADLINE_OFFSET_BYTES } from "./messages.ts";
 import type {
   DatabaseUpdate,
@@ -46,6 +45,8 @@ import { WriteService } from "./write-service.ts";
 
 export interface ServiceOptions {
   readonly data: MountThreadData;
+  /** The kernel keeps the locks. */
+  readonly lockLink?: LockLink | undefined;
   readonly words: Int32Array;
   readonly logger: Logger;
   post(event: MountEvent, transfer: ArrayBuffer[]): void;
@@ -121,10 +122,17 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#outbox = new Outbox((messages, batch) => options.sendNotifications(messages, batch));
     const retrievals = new Retrievals((message) => options.writeNotification(message));
     const plainDirectory = path.join(options.data.dataDirectory, "files");
-    this.fileSystem = new LitefsFileSystem(this, this.#outbox, retrievals, plainDirectory);
+    this.fileSystem = new LitefsFileSystem(
+      this,
+      this.#outbox,
+      retrievals,
+      plainDirectory,
+      options.lockLink,
+    );
     this.#writes = new WriteService({
       isPrimary: () => this.#isPrimary,
       mayCommit: () => this.mayCommit(),
+      readersComeUnasked: () => options.lockLink !== undefined,
       entry: (name) => this.#entry(name),
       find: (name) => this.fileSystem.entries.get(name),
       applied: (entry) => this.#applied(entry),
@@ -323,6 +331,9 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         this.#isPaused = false;
         this.fileSystem.resumeWrites();
         this.#reply(request.id, undefined);
+        return;
+      case "release-locks":
+        this.fileSystem.releaseLocks(() => this.#reply(request.id, undefined));
         return;
       case "enforce-retention":
         this.#enforceRetention(request.olderThanMs);
@@ -534,15 +545,6 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
 }
 
-/** Whoever asked is told in full; from now on nobody is served what is known to be wrong. */
-function condemnMismatch(db: Database, result: Extract<VerifyResult, { kind: "mismatch" }>): void {
-  db.condemn(
-    `the pages of ${db.files.pathOf("database")} have checksum ` +
-      `${formatChecksum(result.computed)}, its position is ${formatPosition(result.position)}; ` +
-      remedyFor(db.name),
-  );
-}
-
 function isDirectory(file: string): boolean {
   try {
     nodeFiles.list(file);
@@ -551,29 +553,6 @@ function isDirectory(file: string): boolean {
     // Any other failure is the database's own, and quarantines it.
     return errorCode(error) !== "ENOTDIR";
   }
-}
-
-function* verifySnapshot(snapshot: Snapshot, soon: Wait): Job<VerifyResult> {
-  const sum = new DatabaseChecksum();
-  const crc = new Crc64();
-  try {
-    for (let pages = snapshot.next(); pages !== undefined; pages = snapshot.next()) {
-      for (const [i, pgno] of pages.pgnos.entries()) {
-        pageChecksum(crc, pgno, pages.data, i * snapshot.pageSize, snapshot.pageSize);
-        sum.toggle(crc.hi, crc.lo);
-      }
-      yield soon;
-    }
-  } finally {
-    snapshot.close();
-  }
-  const checksum = halvesToBigint(snapshot.checksumHi, snapshot.checksumLo);
-  const position = { txid: snapshot.txid, checksum };
-  // A database that was never written stands at 0/0, without the flag of a real checksum.
-  const computed = snapshot.txid === 0 ? 0n : sum.toBigint();
-  return computed === checksum
-    ? { kind: "ok", position }
-    : { kind: "mismatch", position, computed };
 }
 
 function updateOf({ db }: DatabaseEntry): DatabaseUpdate {

@@ -1,15 +1,16 @@
 import type { Database } from "../database/database.ts";
 import type { DatabaseFiles, FileKind } from "../database/database-files.ts";
-import type { DaemonLocks, Job } from "../database/host.ts";
+import type { DaemonLocks, IndexUse, Job } from "../database/host.ts";
 import { runJob } from "../database/host.ts";
 import type { Position } from "../lib/position.ts";
 import { LocalWal } from "../database/local-wal.ts";
-import { F_RDLCK, F_UNLCK, F_WRLCK } from "../fuse/constants.ts";
-import { SHARED_FIRST, SHARED_LAST, WAL_DMS_LOCK } from "../sqlite/locks.ts";
-import { DAEMON_FH } from "./lock-table.ts";
+import { assert } from "../lib/assert.ts";
+import { TableLocks } from "./entry-locks.ts";
+import type { EntryLocks } from "./entry-locks.ts";
 import type { LockTable } from "./lock-table.ts";
 import { readAccess } from "./shown-access.ts";
 import type { ShownAccess } from "./shown-access.ts";
+import type { Turns } from "./turns.ts";
 import { WriteTurns } from "./write-turns.ts";
 import type { WriteTurnsHost } from "./write-turn-kinds.ts";
 
@@ -30,6 +31,12 @@ export interface FileNode {
   isUnlinked: boolean;
 }
 
+/** The parts of a database that depend on who keeps the locks. */
+export interface EntryParts {
+  readonly locks: EntryLocks;
+  readonly turns: Turns;
+}
+
 /** For databases of which no other node is told. */
 const noTurns: WriteTurnsHost = {
   isPrimary: () => true,
@@ -44,15 +51,15 @@ const noTurns: WriteTurnsHost = {
  */
 export class DatabaseEntry implements DaemonLocks {
   readonly db: Database;
-  #turns: WriteTurns | undefined;
+  #turns: Turns | undefined;
   readonly #turnsHost: WriteTurnsHost;
+  #locks: EntryLocks | undefined;
+  readonly #makeParts: ((entry: DatabaseEntry, host: WriteTurnsHost) => EntryParts) | undefined;
   #local: LocalWal | undefined;
   // Made when first needed: of thousands of databases most are at rest.
   #nodes: Map<FileKind, FileNode> | undefined;
   #waiting: (() => void)[] | undefined;
   readonly #queue: (() => void)[] = [];
-  /** Files on which the daemon holds a lock. */
-  #locked: Set<FileNode> | undefined;
   #running = false;
   #access: ShownAccess | undefined;
   #accessOf: DatabaseFiles | undefined;
@@ -64,10 +71,12 @@ export class DatabaseEntry implements DaemonLocks {
     db: Database,
     newNode: (entry: DatabaseEntry, kind: FileKind) => FileNode,
     turns: WriteTurnsHost = noTurns,
+    makeParts?: (entry: DatabaseEntry, host: WriteTurnsHost) => EntryParts,
   ) {
     this.db = db;
     this.#turnsHost = turns;
     this.#newNode = newNode;
+    this.#makeParts = makeParts;
   }
 
   /** Permissions and owner that are shown for all files of the database. */
@@ -81,14 +90,34 @@ export class DatabaseEntry implements DaemonLocks {
   }
 
   /** Whose turn it is to write. */
-  get turns(): WriteTurns {
-    this.#turns ??= new WriteTurns(this, this.#turnsHost);
+  get turns(): Turns {
+    if (this.#turns === undefined) this.#make();
+    assert(this.#turns !== undefined, "turns were made");
     return this.#turns;
   }
 
   /** Whether somebody who was told SQLITE_BUSY may come back to write. */
   get isWriterExpected(): boolean {
-    return this.#turns?.door.isAnyoneExpected === true;
+    return this.#turns instanceof WriteTurns && this.#turns.door.isAnyoneExpected;
+  }
+
+  /** Where applications ask for the write lock, those who wait for it. */
+  get requests(): WriteTurns {
+    const { turns } = this;
+    assert(turns instanceof WriteTurns, "locks are kept here");
+    return turns;
+  }
+
+  get #lockPart(): EntryLocks {
+    if (this.#locks === undefined) this.#make();
+    assert(this.#locks !== undefined, "locks were made");
+    return this.#locks;
+  }
+
+  #make(): void {
+    const parts = this.#makeParts?.(this, this.#turnsHost);
+    this.#locks = parts?.locks ?? new TableLocks(this);
+    this.#turns = parts?.turns ?? new WriteTurns(this, this.#turnsHost);
   }
 
   roleChanged(): void {
@@ -115,7 +144,7 @@ export class DatabaseEntry implements DaemonLocks {
   rest(): void {
     this.db.rest();
     if (this.#nodes?.size === 0) this.#nodes = undefined;
-    if (this.#locked?.size === 0) this.#locked = undefined;
+    this.#locks?.rest();
     // What it knows of the wal-index is worth nothing without a WAL.
     if (this.db.store.frames.count === 0) this.#local = undefined;
   }
@@ -132,51 +161,36 @@ export class DatabaseEntry implements DaemonLocks {
   // The daemon's locks.
 
   tryLock(kind: "database" | "shm", first: number, last: number): boolean {
-    const node = this.node(kind);
-    const { locks } = node;
-    if (locks.conflict(0, 0, true, first, last, F_WRLCK) !== undefined) {
-      if (kind === "database") this.turns.makeWay();
-      return false;
-    }
-    locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_WRLCK);
-    this.#locked ??= new Set<FileNode>();
-    this.#locked.add(node);
-    return true;
+    return this.#lockPart.tryLock(kind, first, last);
   }
 
   unlock(kind: "database" | "shm", first: number, last: number): void {
-    // By now the name may belong to another file; whoever has the old one open waits for it.
-    for (const node of this.#locked ?? []) {
-      if (node.kind !== kind) continue;
-      node.locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_UNLCK);
-      if (!node.locks.isDaemonLocked) this.#locked?.delete(node);
-    }
+    this.#lockPart.unlock(kind, first, last);
     this.released();
   }
 
-  joinIndex(): "joined" | "alone" | "none" {
-    const node = this.node("shm");
-    const { locks } = node;
-    if (locks.isLockedFor(F_WRLCK, WAL_DMS_LOCK, WAL_DMS_LOCK)) return "none";
-    locks.set(0, 0, DAEMON_FH, process.pid, WAL_DMS_LOCK, WAL_DMS_LOCK, F_RDLCK);
-    this.#locked ??= new Set<FileNode>();
-    this.#locked.add(node);
-    return locks.isLockedFor(F_RDLCK, WAL_DMS_LOCK, WAL_DMS_LOCK) ? "joined" : "alone";
+  joinIndex(): IndexUse {
+    return this.#lockPart.joinIndex();
   }
 
   leaveIndex(): void {
-    this.unlock("shm", WAL_DMS_LOCK, WAL_DMS_LOCK);
+    this.#lockPart.leaveIndex();
+    this.released();
   }
 
   isHeldExclusively(): boolean {
-    const node = this.nodes.get("database");
-    if (node?.files !== this.db.files) return false;
-    return node.locks.isWriteLocked(SHARED_FIRST, SHARED_LAST);
+    return this.#lockPart.isHeldExclusively();
   }
 
   whenReleased(then: () => void): void {
     this.#waiting ??= [];
     this.#waiting.push(then);
+    this.#lockPart.watch();
+  }
+
+  /** Somebody waits until a lock is released. */
+  get isWaiting(): boolean {
+    return this.#waiting !== undefined || this.#turns?.isWaiting === true;
   }
 
   openCount(kind: FileKind | "any"): number {

@@ -8,6 +8,8 @@ export interface Handle {
   readonly text: Uint8Array | undefined;
   /** It has changed a database file since the last time somebody asked. */
   wrote: boolean;
+  /** This process has it open, not an application. */
+  readonly isOwn: boolean;
 }
 
 /** Open handles by number; numbers are used again. */
@@ -19,10 +21,10 @@ export class HandleTable {
     return this.#handles[fh];
   }
 
-  open(node: Node): number {
+  open(node: Node, isOwn = false): number {
     const text = node.type === "text" ? Buffer.from(node.content()) : undefined;
-    if (node.type !== "text") node.opens++;
-    const handle: Handle = { node, text, wrote: false };
+    if (node.type !== "text" && !isOwn) node.opens++;
+    const handle: Handle = { node, text, wrote: false, isOwn };
     const fh = this.#free.pop() ?? this.#handles.length;
     this.#handles[fh] = handle;
     return fh;
@@ -32,7 +34,7 @@ export class HandleTable {
     const handle = this.#handles[fh];
     this.#handles[fh] = undefined;
     this.#free.push(fh);
-    if (handle !== undefined && handle.node.type !== "text") handle.node.opens--;
+    if (handle !== undefined && handle.node.type !== "text" && !handle.isOwn) handle.node.opens--;
     return handle;
   }
 

@@ -14,7 +14,6 @@ import type { FuseHandler, SetattrFields } from "../fuse/handler.ts";
 import { OUT_HEADER_BYTES } from "../fuse/replies.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
-import { WAL_WRITE_LOCK } from "../sqlite/locks.ts";
 import { ApplicationLocks } from "./application-locks.ts";
 import { Conversion, startsLikeDatabase } from "./conversion.ts";
 import { DeferredAnswers } from "./deferred-answers.ts";
@@ -23,13 +22,17 @@ import type { DirectoryEntry } from "./directory-listings.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
 import { HandleTable } from "./handle-table.ts";
+import { KernelLocks } from "./kernel-locks.ts";
+import type { LockLink } from "./lock-link.ts";
+import type { MountLocks } from "./mount-locks.ts";
 import { NameRequests } from "./name-requests.ts";
 import { Namespace } from "./namespace.ts";
 import { NodeTable } from "./node-table.ts";
-import { attributesOf, ERRNO, FOREVER_MS, isGone, openFlagsOf, rootAttributes } from "./nodes.ts";
+import { attributesOf, ERRNO, FOREVER_MS, isGone, rootAttributes } from "./nodes.ts";
 import type { Node, TextNode } from "./nodes.ts";
 import { EntryCache } from "./notifier.ts";
 import type { Outbox, Retrievals } from "./notifier.ts";
+import { OpenRequests } from "./open-requests.ts";
 import { PlainFiles } from "./plain-files.ts";
 import type { PlainNode } from "./plain-node.ts";
 import { PlainRequests } from "./plain-requests.ts";
@@ -38,6 +41,7 @@ import { changeAccess } from "./shown-access.ts";
 import { TextRequests } from "./text-requests.ts";
 import { atOnce } from "./when-final.ts";
 import { WalRunway } from "./wal-runway.ts";
+import type { WriteTurnsHost } from "./write-turn-kinds.ts";
 
 /**
  * The mount as the kernel sees it: names, nodes, handles and locks. What the bytes mean is the
@@ -55,18 +59,20 @@ export class LitefsFileSystem implements FuseHandler {
   readonly #names: Namespace;
   readonly #nameRequests: NameRequests;
   readonly #conversion: Conversion;
-  readonly #locks: ApplicationLocks;
+  readonly #opens: OpenRequests;
+  readonly #locks: MountLocks;
   readonly #texts: TextRequests;
   readonly #runway: WalRunway;
   readonly #deferred = new DeferredAnswers();
   #replies!: FuseReplies;
 
-  /** Ordinary files are kept in a directory of their own. */
+  /** Ordinary files are kept in a directory of their own. With `link` the kernel keeps the locks. */
   constructor(
     host: FileSystemHost,
     outbox: Outbox,
     retrievals: Retrievals,
     plainDirectory: string,
+    link?: LockLink,
   ) {
     this.#host = host;
     this.#outbox = outbox;
@@ -74,12 +80,27 @@ export class LitefsFileSystem implements FuseHandler {
     const nodes = this.#nodes;
     const handles = this.#handles;
     const plain = new PlainFiles(plainDirectory, nodes);
-    const names = new Namespace(host, nodes, plain, (db) => this.#show(db), {
-      isHeldBack: () => this.#locks.isHoldingBack,
+    const policy = {
       isPrimary: () => host.isPrimary(),
-      answer: (lock, answer) => this.#locks.answer(lock, answer),
+      mayCommit: () => host.mayCommit(),
+      isAnyoneWriting: () => this.#isAnyoneWriting(),
+    };
+    const asked = new ApplicationLocks(policy);
+    const kept =
+      link === undefined
+        ? undefined
+        : new KernelLocks({ link, nodes, logger: host.logger, ...policy });
+    const locks = kept ?? asked;
+    this.#locks = locks;
+    const turnsHost: WriteTurnsHost = {
+      isHeldBack: () => locks.isHoldingBack,
+      isPrimary: () => host.isPrimary(),
+      answer: (lock, answer) => asked.answer(lock, answer),
       tell: (event) => host.tell(event),
-    });
+    };
+    const show = (db: Database): DatabaseEntry => this.#show(db);
+    const makeParts = kept === undefined ? undefined : kept.partsOf.bind(kept);
+    const names = new Namespace(host, nodes, plain, show, turnsHost, makeParts);
     this.#conversion = new Conversion({
       host,
       nodes,
@@ -95,18 +116,23 @@ export class LitefsFileSystem implements FuseHandler {
     const renames = new Renames(host, names, plain, this.#conversion);
     const flush = (): void => outbox.flush();
     const deferred = this.#deferred;
-    const files = { nodes, handles, names, plain, plainRequests, renames, runway };
-    const options = { host, ...files, deferred, flush };
-    this.#nameRequests = new NameRequests(options);
+    this.#texts = new TextRequests(handles);
+    const files = {
+      nodes,
+      handles,
+      names,
+      plain,
+      plainRequests,
+      renames,
+      runway,
+      texts: this.#texts,
+    };
+    const all = { host, ...files, deferred, flush, locks };
+    this.#nameRequests = new NameRequests(all);
+    this.#opens = new OpenRequests({ ...all, conversion: this.#conversion });
     this.#plain = plain;
     this.#plainRequests = plainRequests;
-    this.#texts = new TextRequests(handles);
     this.#names = names;
-    this.#locks = new ApplicationLocks({
-      isPrimary: () => host.isPrimary(),
-      mayCommit: () => host.mayCommit(),
-      isAnyoneWriting: () => this.#isAnyoneWriting(),
-    });
   }
 
   get entries(): ReadonlyMap<string, DatabaseEntry> {
@@ -143,23 +169,22 @@ export class LitefsFileSystem implements FuseHandler {
   }
 
   #isAnyoneWriting(): boolean {
+    let isAny = false;
+    // All of them, also where the answer is known: each may have to be kept from writing.
     for (const entry of this.entries.values()) {
-      if (entry.turns.loan !== undefined) return true;
-      const shm = entry.nodes.get("shm");
-      if (shm?.locks.isWriteLocked(WAL_WRITE_LOCK, WAL_WRITE_LOCK) === true) return true;
-      const database = entry.nodes.get("database");
-      if (database === undefined) continue;
-      if (this.#locks.isBeingWritten(database)) return true;
+      const isWriting = this.#locks.isWriting(entry) || entry.turns.loan !== undefined;
       // A file that is overwritten as a whole, without locks.
-      if (entry.db.hasOpenChanges && database.opens > 0) return true;
+      const isLoose = entry.db.hasOpenChanges && (entry.nodes.get("database")?.opens ?? 0) > 0;
+      isAny ||= isWriting || isLoose;
     }
-    return false;
+    return isAny;
   }
 
   init(replies: FuseReplies): void {
     this.#replies = replies;
     this.#locks.replies = replies;
     this.#texts.replies = replies;
+    this.#opens.replies = replies;
     this.#nameRequests.replies = replies;
     this.#plainRequests.replies = replies;
   }
@@ -167,7 +192,7 @@ export class LitefsFileSystem implements FuseHandler {
   // Names.
 
   lookup(request: FuseRequest, name: string): void {
-    this.#nameRequests.lookup(request, name);
+    if (!this.#locks.lookup(request, name)) this.#nameRequests.lookup(request, name);
   }
   create(request: FuseRequest, name: string, flags: number, mode: number): void {
     this.#nameRequests.create(request, name, flags, mode);
@@ -246,6 +271,7 @@ export class LitefsFileSystem implements FuseHandler {
     this.#deferred.whenFinal(request, node.entry.db, this.#truncate(node, fields.size), (final) => {
       if (final === "ok") this.#replyAttributes({ uniqueLo, uniqueHi }, node);
       else this.#replyOutcome(uniqueLo, uniqueHi, final);
+      this.#locks.changed(node);
     });
   }
 
@@ -275,25 +301,13 @@ export class LitefsFileSystem implements FuseHandler {
   // Files.
 
   open(request: FuseRequest, flags: number): void {
-    const { uniqueLo, uniqueHi } = request;
-    const node = this.#nodes.get(request.nodeId);
-    if (node === undefined || isGone(node)) {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.ESTALE);
-      return;
-    }
-    if (node.type === "text") {
-      this.#texts.open(request, node, flags);
-      return;
-    }
-    if (node.type === "plain") {
-      this.#plainRequests.open(request, node);
-      return;
-    }
-    if (node.entry.db.status === "quarantined") {
-      this.#replies.replyError(uniqueLo, uniqueHi, errno.EIO);
-      return;
-    }
-    this.#replies.replyOpen(uniqueLo, uniqueHi, this.#handles.open(node), openFlagsOf(node.kind));
+    this.#opens.open(request, flags);
+  }
+  flush(request: FuseRequest, fh: number, ownerLo: number, ownerHi: number): void {
+    this.#opens.flush(request, fh, ownerLo, ownerHi);
+  }
+  release(request: FuseRequest, fh: number): void {
+    this.#opens.release(request, fh);
   }
 
   read(request: FuseRequest, fh: number, offset: number, size: number): void {
@@ -351,6 +365,23 @@ export class LitefsFileSystem implements FuseHandler {
       this.#texts.write(request, node, fh, offset, size);
       return;
     }
+    try {
+      this.#writeFile(request, node, fh, offset, data, dataStart, size);
+    } finally {
+      this.#locks.changed(node);
+    }
+  }
+
+  #writeFile(
+    request: FuseRequest,
+    node: FileNode,
+    fh: number,
+    offset: number,
+    data: Uint8Array,
+    dataStart: number,
+    size: number,
+  ): void {
+    const { uniqueLo, uniqueHi, pid } = request;
     const { entry, kind } = node;
     let outcome: Outcome = "ok";
     if (node.isUnlinked) {
@@ -369,7 +400,6 @@ export class LitefsFileSystem implements FuseHandler {
       this.#host.afterReply();
       return;
     }
-    const { pid } = request;
     this.#deferred.whenFinal({ uniqueLo, uniqueHi, pid }, entry.db, outcome, (final) => {
       if (final !== "ok") {
         this.#replyOutcome(uniqueLo, uniqueHi, final);
@@ -378,6 +408,7 @@ export class LitefsFileSystem implements FuseHandler {
       if (kind === "wal") this.#runway.extend(node, offset + size);
       this.#replies.replyWrite(uniqueLo, uniqueHi, size);
       this.#host.afterReply();
+      this.#locks.changed(node);
     });
   }
 
@@ -398,74 +429,27 @@ export class LitefsFileSystem implements FuseHandler {
     if (node.type === "plain") {
       if (!this.#conversion.becomesDatabase(node, offset, data, start, size)) return node;
       if (!this.#host.isPrimary()) return errno.EROFS;
-      return this.#conversion.promote(node) ?? errno.EIO;
+      const file = this.#conversion.promote(node);
+      if (file === undefined) return errno.EIO;
+      this.#locks.adopted(file);
+      return file;
     }
     if (node.files !== node.entry.db.files || offset > 0) return node;
     if (startsLikeDatabase(data, start, size)) return node;
-    if (!this.#mayDrop(node)) return errno.EROFS;
+    if (!this.#opens.mayDrop(node)) return errno.EROFS;
     return this.#conversion.demote(node, this.#plain.root, node.entry.db.name);
   }
 
   fsync(request: FuseRequest): void {
     const node = this.#nodes.get(request.nodeId);
-    if (node?.type === "plain") {
-      this.#plainRequests.fsync(request, node);
-      return;
-    }
-    let outcome: Outcome = "ok";
-    if (node?.type === "file") {
-      if (node.files.isRevoked) outcome = "io";
-      else if (node.files !== node.entry.db.files) node.files.get(node.kind)?.sync();
-      else outcome = node.entry.db.sync(node.kind);
-    }
-    this.#replyFinal(request, outcome);
-  }
-
-  flush(request: FuseRequest, fh: number, ownerLo: number, ownerHi: number): void {
-    const handle = this.#handles.get(fh);
-    const node = handle?.node;
-    if (node === undefined || node.type === "text") {
-      this.#texts.flush(request, node, ownerLo, ownerHi);
-      return;
-    }
-    this.#locks.ownerCloses(node, ownerLo, ownerHi);
-    let outcome: Outcome = "ok";
-    if (node.type === "file" && node.kind === "database" && handle !== undefined) {
-      const { db } = node.entry;
-      // The SETATTR of an open(2) with O_TRUNC does not name the descriptor.
-      const mayBeLoose = (handle.wrote || db.isEmptied) && node.files === db.files;
-      if (mayBeLoose && !this.#locks.isBeingWritten(node)) outcome = this.#endLooseWrites(node);
-      if (outcome === "ok") handle.wrote = false;
-    }
-    this.#replyFinal(request, outcome);
-    this.#locks.checkQuiet();
-  }
-
-  #endLooseWrites(node: FileNode): Outcome {
-    const { db } = node.entry;
-    if (!db.isEmptied) return db.endLooseWrites();
-    if (!this.#mayDrop(node)) return "read-only";
-    this.#conversion.demote(node, this.#plain.root, db.name);
-    return "ok";
-  }
-
-  /** A drop is a commit: it needs the lease, and that nobody else has the right to write. */
-  #mayDrop({ entry }: FileNode): boolean {
-    return this.#host.mayCommit() && !entry.db.isLent && !entry.db.isFenced;
-  }
-
-  release(request: FuseRequest, fh: number): void {
-    const node = this.#handles.close(fh)?.node;
-    if (node?.type === "file") {
-      this.#locks.handleCloses(node, fh);
-      if (node.files !== node.entry.db.files) this.closeIfUnused(node.files);
-      else if (node.entry.openCount("any") === 0) this.#host.closed(node.entry);
-    } else if (node?.type === "plain") {
-      this.#locks.handleCloses(node, fh);
-      this.#plain.closeIfUnused(node);
-    } else if (node !== undefined) this.#texts.release(node, fh);
-    this.#replies.replyEmpty(request.uniqueLo, request.uniqueHi);
-    this.#host.afterReply();
+    if (node?.type === "plain") this.#plainRequests.fsync(request, node);
+    else if (node?.type === "file") {
+      try {
+        this.#replyFinal(request, sync(node));
+      } finally {
+        this.#locks.changed(node);
+      }
+    } else this.#replyFinal(request, "ok");
   }
 
   // Locks.
@@ -559,13 +543,19 @@ export class LitefsFileSystem implements FuseHandler {
 
   wake(): void {
     this.#host.wake();
+    this.#locks.woken();
+    this.#host.afterReply();
+  }
+
+  /** The mount is about to end; calls back when nothing of this process is in the way. */
+  releaseLocks(then: () => void): void {
+    this.#locks.release(then);
   }
 
   // Nodes and handles.
 
-  /** A dropped database's files close with the last descriptor that was open on them. */
   closeIfUnused(files: DatabaseFiles): void {
-    if (!this.#handles.isOpen(files)) files.closeAll();
+    this.#opens.closeIfUnused(files);
   }
 
   #replyAttributes(
@@ -585,6 +575,14 @@ export class LitefsFileSystem implements FuseHandler {
     else this.#replies.replyError(uniqueLo, uniqueHi, ERRNO[outcome]);
     this.#host.afterReply();
   }
+}
+
+function sync(node: FileNode): Outcome {
+  const { entry, files, kind } = node;
+  if (files.isRevoked) return "io";
+  if (files === entry.db.files) return entry.db.sync(kind);
+  files.get(kind)?.sync();
+  return "ok";
 }
 
 /** Its file has been moved away: a size of nothing would let SQLite read an empty database. */

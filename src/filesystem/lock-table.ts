@@ -31,6 +31,13 @@ export class LockTable {
     return this.#locks.some((lock) => lock.fh === DAEMON_FH);
   }
 
+  /** Whether the daemon holds a lock on any byte of a range. */
+  isHeldByDaemon(start: number, end: number): boolean {
+    return this.#locks.some(
+      (lock) => lock.fh === DAEMON_FH && lock.start <= end && lock.end >= start,
+    );
+  }
+
   /** A lock of another owner that is in the way, or undefined. */
   conflict(
     ownerLo: number,

@@ -8,6 +8,7 @@ import type {
 } from "../database/write-engine.ts";
 import type { WaitSettlement } from "../database/sync-engine.ts";
 import type { SyncPolicy } from "../database/sync-policy.ts";
+import type { LockLinkData } from "./lock-messages.ts";
 import type { Position } from "../lib/position.ts";
 import type {
   ApplyResult,
@@ -27,6 +28,8 @@ export interface MountThreadData {
   readonly shared: SharedArrayBuffer;
   /** How long the thread may look for a request before it sleeps; 0: not at all. */
   readonly spinMs: number;
+  /** There where the kernel keeps the locks. */
+  readonly lockLink: LockLinkData | undefined;
   readonly debug: boolean;
   readonly logFormat: "text" | "json";
   readonly logTimestamp: boolean;
@@ -73,6 +76,8 @@ export type MountRequest =
   /** Answered once no application writes, with where every database stands then. */
   | { readonly type: "pause-writes"; readonly id: number }
   | { readonly type: "resume-writes"; readonly id: number }
+  /** Answered when nothing of this process keeps the mount from being unmounted. */
+  | { readonly type: "release-locks"; readonly id: number }
   | { readonly type: "enforce-retention"; readonly id: number; readonly olderThanMs: number }
   | { readonly type: "retry-quarantined"; readonly id: number }
   | {

@@ -30,6 +30,8 @@ import { waitsForNames, writeNotification, writeNotificationAsync } from "../fus
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { ChangeTurn } from "./change-turn.ts";
+import type { LockLinkData } from "./lock-messages.ts";
+import { LockThread } from "./lock-thread-client.ts";
 import { LAG_NODE_ID } from "./nodes.ts";
 import {
   SHARED,
@@ -59,6 +61,8 @@ export interface MountClientOptions {
   readonly role: NodeRole;
   /** How long the mount thread may look for a request before it sleeps; 0: not at all. */
   readonly spinMs: number;
+  /** Who keeps SQLite's locks: the mount thread ("daemon"), or the kernel where it can. */
+  readonly locks: "auto" | "kernel" | "daemon";
   readonly logger: Logger;
   readonly log: { format: "text" | "json"; timestamp: boolean; debug: boolean };
   readonly keepAside: KeepAsideLimits;
@@ -110,6 +114,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   readonly #readers = new Map<string, LogReader>();
   readonly #ended = Promise.withResolvers<"unmounted" | "stopped">();
   #worker: Worker | undefined;
+  #lockThread: LockThread | undefined;
   /** Wake-ups work: the kernel knows the inode they go through. */
   #deviceFd = -1;
   #mountFd = -1;
@@ -147,12 +152,14 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
       phase: role.phase,
       shared,
       spinMs: this.#options.spinMs,
+      lockLink: await this.#startLockThread(),
       debug: log.debug,
       logFormat: log.format,
       logTimestamp: log.timestamp,
       keepAside: this.#options.keepAside,
       sync: this.#options.sync,
     };
+    // It may have been told to stop in the meantime.
     this.#worker = startMountThread(data);
     const opened = Promise.withResolvers<void>();
     this.#worker.on("message", (event: MountEvent) => {
@@ -168,6 +175,23 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
       this.#ended.resolve("stopped");
     });
     await opened.promise;
+  }
+
+  async #startLockThread(): Promise<LockLinkData | undefined> {
+    const { dataDirectory, locks, logger } = this.#options;
+    if (locks === "daemon") return undefined;
+    fs.mkdirSync(dataDirectory, { recursive: true });
+    const started = await LockThread.start(dataDirectory, this.#words.buffer, (error) =>
+      this.#fatal(error),
+    );
+    if (!(started instanceof LockThread)) {
+      const level = locks === "auto" ? "info" : "warn";
+      logger[level]("litefs keeps SQLite's locks itself, the kernel cannot here", started);
+      return undefined;
+    }
+    logger.info("the kernel keeps SQLite's locks");
+    this.#lockThread = started;
+    return started.link;
   }
 
   /** Nobody answers the kernel any more: whatever touches the mount hangs until it is aborted. */
@@ -192,17 +216,29 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     // From here on the kernel knows the inode that wake-ups go through.
     this.#deviceFd = deviceFd;
     this.#wake();
+    await this.#lockThread?.serve(deviceFd, mountPoint);
   }
 
   /** Lets go of the mount, so that it can be unmounted. */
   async unpin(): Promise<void> {
+    await this.#stopLockThread();
     await this.#pin?.close();
     this.#pin = undefined;
+  }
+
+  async #stopLockThread(): Promise<void> {
+    const lockThread = this.#lockThread;
+    this.#lockThread = undefined;
+    if (lockThread === undefined) return;
+    // The mount thread must know that it has no descriptors any more.
+    if (!this.#stopping && !this.#dead) await this.#call({ type: "release-locks" });
+    await lockThread.stop();
   }
 
   /** Works in any state, also from an exit handler: the thread leaves its loop. */
   requestStop(): void {
     this.#stopping = true;
+    this.#lockThread?.requestStop();
     Atomics.store(this.#words, SHARED.stop, 1);
     if (this.#deviceFd >= 0) this.#wake();
     // There is no session whose end would do it.
@@ -218,6 +254,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   async close(): Promise<void> {
     this.#stopping = true;
     this.#deviceFd = -1;
+    await this.#stopLockThread();
     await this.#worker?.terminate();
   }
 
@@ -514,6 +551,7 @@ function startMountThread(data: MountThreadData): Worker {
   const extension = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
   return new Worker(new URL(`./mount-thread${extension}`, import.meta.url), {
     workerData: data,
+    transferList: data.lockLink === undefined ? [] : [data.lockLink.port],
     name: "mount-thread",
     // A small heap: pages live outside of it.
     resourceLimits: { maxYoungGenerationSizeMb: 8 },

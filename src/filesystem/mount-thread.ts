@@ -9,6 +9,7 @@ import { allowsSpinning } from "../fuse/spare-processors.ts";
 import { writeNotification } from "../fuse/notify.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { DatabaseService } from "./database-service.ts";
+import { LockLink } from "./lock-link.ts";
 import { LAG_NODE_ID } from "./nodes.ts";
 import { SHARED, SHARED_REQUEST_COUNTS_OFFSET_BYTES } from "./messages.ts";
 import type { MountEvent, MountRequest, MountThreadData } from "./messages.ts";
@@ -33,6 +34,7 @@ const service = new DatabaseService({
   data,
   words,
   logger,
+  lockLink: data.lockLink === undefined ? undefined : new LockLink(data.lockLink),
   post: (event: MountEvent, transfer: ArrayBuffer[]) => port.postMessage(event, transfer),
   sendNotifications: (messages, batch) => {
     const buffers = messages.map((bytes) => bytes.buffer as ArrayBuffer);
@@ -72,6 +74,7 @@ port.once("message", (request: MountRequest) => {
   const session = new FuseSession({
     fd: request.fd,
     handler: service.fileSystem,
+    posixLocks: data.lockLink === undefined,
     logger,
     spinMs: allowsSpinning() ? data.spinMs : 0,
     requestCounts: new RequestCounts(data.shared, SHARED_REQUEST_COUNTS_OFFSET_BYTES),

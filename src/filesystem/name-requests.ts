@@ -9,10 +9,11 @@ import type { DatabaseEntry } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
 import type { HandleTable } from "./handle-table.ts";
 import { parseName } from "./names.ts";
+import type { MountLocks } from "./mount-locks.ts";
 import type { Name } from "./names.ts";
 import type { Namespace } from "./namespace.ts";
 import type { NodeTable } from "./node-table.ts";
-import { entryOf, ERRNO, FOREVER_MS, openFlagsOf } from "./nodes.ts";
+import { entryOf, ERRNO, FOREVER_MS, isGone, openFlagsOf } from "./nodes.ts";
 import type { PlainFiles } from "./plain-files.ts";
 import type { PlainNode } from "./plain-node.ts";
 import type { PlainRequests } from "./plain-requests.ts";
@@ -32,6 +33,7 @@ export interface NameRequestsOptions {
   readonly renames: Renames;
   readonly runway: WalRunway;
   readonly deferred: DeferredAnswers;
+  readonly locks: MountLocks;
   /** Sends the notifications that have collected. */
   flush(): void;
 }
@@ -103,8 +105,15 @@ export class NameRequests {
     db.files.getOrCreate(kind);
     const node = entry.node(kind);
     if (kind === "wal") this.#options.runway.forget(node);
-    const fh = this.#options.handles.open(node);
-    this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, openFlagsOf(kind));
+    const id = { uniqueLo, uniqueHi };
+    this.#options.locks.opens(id, node, (refusal) => {
+      if (refusal !== 0 || isGone(node)) {
+        this.#replyError(id, refusal === 0 ? errno.ESTALE : refusal);
+        return;
+      }
+      const fh = this.#options.handles.open(node);
+      this.replies.replyCreate(uniqueLo, uniqueHi, entryOf(node), fh, openFlagsOf(kind));
+    });
   }
 
   unlink(request: FuseRequest, name: string): void {
@@ -113,15 +122,15 @@ export class NameRequests {
     const node = parent === plain.root ? names.find(name) : undefined;
     if (node?.type === "text") {
       // Of a database that is gone it is not listed, and whoever removes all that is finds it gone.
-      const isGone = this.#options.names.isOfDropped(name);
-      this.#replyError(request, isGone ? errno.ENOENT : errno.EPERM);
+      const isDropped = this.#options.names.isOfDropped(name);
+      this.#replyError(request, isDropped ? errno.ENOENT : errno.EPERM);
     } else if (node?.type === "file") {
       const { entry, kind } = node;
       const { uniqueLo, uniqueHi } = request;
       this.#options.deferred.whenFinal(request, entry.db, entry.db.unlink(kind), (outcome) => {
         // Also when nobody knows whether the commit counts that the journal was for.
-        const isGone = kind === "journal" && !entry.db.files.exists(kind);
-        if (outcome === "ok" || isGone) this.#unlinked(entry, kind);
+        const hasGone = kind === "journal" && !entry.db.files.exists(kind);
+        if (outcome === "ok" || hasGone) this.#unlinked(entry, kind);
         this.#replyOutcome({ uniqueLo, uniqueHi }, outcome);
         // The drop was one more transaction, after the last file was closed.
         if (entry.openCount("any") === 0) host.closed(entry);

@@ -25,6 +25,8 @@ const DATABASE_NAME_MAX_BYTES = 247;
 export const PRIMARY_NAME = ".primary";
 export const LAG_NAME = ".lag";
 export const ROLE_NAME = ".role";
+/** Leads this process, and nobody else, to files that it opens itself. */
+export const OWN_DIRECTORY_NAME = ".litefs-own-files";
 
 export function parseName(name: string): Name {
   if (name === PRIMARY_NAME) return { kind: "primary" };

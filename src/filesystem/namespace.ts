@@ -4,7 +4,7 @@ import { formatPosition } from "../lib/position.ts";
 import type { Conversion } from "./conversion.ts";
 import type { DirectoryEntry } from "./directory-listings.ts";
 import { DatabaseEntry } from "./entry.ts";
-import type { FileNode } from "./entry.ts";
+import type { EntryParts, FileNode } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
 import { LAG_NAME, nameOf, parseName, PRIMARY_NAME, ROLE_NAME } from "./names.ts";
 import type { Name } from "./names.ts";
@@ -31,6 +31,7 @@ export class Namespace {
     this.#nodes.newFile(owner, kind);
   readonly #add: (db: Database) => DatabaseEntry;
   readonly #turns: WriteTurnsHost;
+  readonly #makeParts: ((entry: DatabaseEntry, host: WriteTurnsHost) => EntryParts) | undefined;
   conversion!: Conversion;
 
   /** `add` shows a database in the mount. */
@@ -40,7 +41,9 @@ export class Namespace {
     plain: PlainFiles,
     add: (db: Database) => DatabaseEntry,
     turns: WriteTurnsHost,
+    makeParts?: (entry: DatabaseEntry, host: WriteTurnsHost) => EntryParts,
   ) {
+    this.#makeParts = makeParts;
     this.#host = host;
     this.#nodes = nodes;
     this.#plain = plain;
@@ -53,7 +56,7 @@ export class Namespace {
 
   /** Shows a database in the mount. */
   add(db: Database): DatabaseEntry {
-    const entry = new DatabaseEntry(db, this.#newNode, this.#turns);
+    const entry = new DatabaseEntry(db, this.#newNode, this.#turns, this.#makeParts);
     this.entries.set(db.name, entry);
     return entry;
   }

@@ -34,6 +34,7 @@ export type LockableNode = FileNode | PlainNode;
 export const LAG_NODE_ID = 2;
 export const PRIMARY_NODE_ID = 3;
 export const ROLE_NODE_ID = 4;
+export const OWN_DIRECTORY_NODE_ID = 5;
 export const FIRST_FREE_NODE_ID = 16;
 export const LAG_FILE_BYTES = 11;
 const LAG_MAX_MS = 2147483647;
@@ -94,7 +95,22 @@ export function attributesOf(node: FileNode | TextNode): FileAttributes {
 }
 
 export function rootAttributes(): FileAttributes {
-  return attributes(FUSE_ROOT_ID, S_IFDIR, ROOT_ACCESS, 2, 0, mountedAtMs);
+  return directoryAttributes(FUSE_ROOT_ID);
+}
+
+/** The directory through which this process opens files; nobody else can look it up. */
+export function ownDirectoryEntry(): FuseEntry {
+  return {
+    nodeId: OWN_DIRECTORY_NODE_ID,
+    generation: 0,
+    attr: directoryAttributes(OWN_DIRECTORY_NODE_ID),
+    entryTimeoutMs: 0,
+    attrTimeoutMs: FOREVER_MS,
+  };
+}
+
+function directoryAttributes(ino: number): FileAttributes {
+  return attributes(ino, S_IFDIR, ROOT_ACCESS, 2, 0, mountedAtMs);
 }
 
 function sizeOf(node: FileNode | TextNode): number {

@@ -1,5 +1,5 @@
 import { applyLtxFile } from "../database/apply-file.ts";
-import { applyTransactions } from "../database/apply.ts";
+import { applyTransactions, isLocalWal } from "../database/apply.ts";
 import type { ForwardedBy } from "../database/apply.ts";
 import type { ApplyResult } from "../database/engine.ts";
 import type { Job } from "../database/host.ts";
@@ -15,6 +15,8 @@ export interface WriteServiceHost {
   isPrimary(): boolean;
   /** Whether commits are accepted at this very moment. */
   mayCommit(): boolean;
+  /** The kernel keeps the locks: readers come without a request, which would be answered in turn. */
+  readersComeUnasked(): boolean;
   /** Made when there is none. */
   entry(name: string): DatabaseEntry;
   find(name: string): DatabaseEntry | undefined;
@@ -101,12 +103,18 @@ export class WriteService {
     entry.turns.lend(loan, (result) => this.#host.reply(id, result));
   }
 
-  /** The answer goes out when the log has it, and does not wait for the readers here. */
+  /**
+   * The answer goes out when the log has it, and does not wait for the readers here. But where these
+   * need not ask for locks, they could look before they are shown what another node knows already:
+   * in WAL mode, where nobody waits for them, they are shown it first.
+   */
   #applyForwarded(id: number, forwarded: ForwardedTransaction): void {
     const entry = this.#host.entry(forwarded.database);
     const { db } = entry;
     let isAnswered = false;
     let isWaiting = false;
+    let isShown = false;
+    let replicated: ForwardResult | undefined;
     const answer = (result: ForwardResult): void => {
       if (!isAnswered) this.#host.reply(id, result);
       isAnswered = true;
@@ -117,28 +125,35 @@ export class WriteService {
       onLogged: () => {
         if (forwarded.isDurable) db.log.sync();
         db.counters.commits++;
+        isShown = !(this.#host.readersComeUnasked() && isLocalWal(db, entry));
         db.host.changed(db.name);
         const { position } = db;
-        if (db.replicaWaits === undefined) answer({ kind: "committed", position });
-        else {
-          isWaiting = true;
-          db.replicaWaits.whenReplicated((isSafe) => {
-            answer(isSafe ? { kind: "committed", position } : UNKNOWN);
-          });
+        if (db.replicaWaits === undefined) {
+          if (isShown) answer({ kind: "committed", position });
+          return;
         }
+        isWaiting = true;
+        db.replicaWaits.whenReplicated((isSafe) => {
+          replicated = isSafe ? { kind: "committed", position } : UNKNOWN;
+          if (isShown) answer(replicated);
+        });
       },
     };
     entry.enqueue(
       () => applyForwarded(entry, forwarded, node),
       (result) => {
+        isShown = true;
         if (isWaiting) {
-          // For the replicas, and that is answered on its own.
+          // For the replicas, and that is answered on its own, unless it was over before this.
+          if (replicated !== undefined) answer(replicated);
         } else if (result.kind === "applied") {
           answer({ kind: "committed", position: result.position });
         } else answer({ kind: "refused", reason: result.reason });
         this.#host.applied(entry);
       },
       (error) => {
+        isShown = true;
+        if (replicated !== undefined) answer(replicated);
         if (isAnswered || isWaiting)
           db.host.logger.error("cannot show a transaction", { error: String(error) });
         else this.#host.fail(id, error);

@@ -1,5 +1,5 @@
 import type { LoanResult, WriteEvent } from "../database/write-engine.ts";
-import type { FileNode } from "./entry.ts";
+import type { DatabaseEntry, FileNode } from "./entry.ts";
 import type { LockWaiter } from "./lock-waiters.ts";
 
 /** How an application's request for SQLite's write lock is answered. */
@@ -52,4 +52,9 @@ export function isHalt(turn: Turn): turn is HaltTurn {
 }
 export function isKnock(turn: Turn): turn is Knock {
   return "isKnock" in turn;
+}
+
+export function warnOfLostHalt({ db }: DatabaseEntry): void {
+  const warning = "halt lock lost, others may write until it is borrowed again";
+  db.host.logger.warn(warning, { db: db.name });
 }

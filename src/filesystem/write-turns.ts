@@ -1,4 +1,4 @@
-import type { CommitArbiter, ForwardedCommit } from "../database/forwarded-commit.ts";
+import type { ForwardedCommit } from "../database/forwarded-commit.ts";
 import type { LoanResult } from "../database/write-engine.ts";
 import { F_WRLCK } from "../fuse/constants.ts";
 import { undoAlone } from "./abandoned-changes.ts";
@@ -6,7 +6,7 @@ import type { Position } from "../lib/position.ts";
 import { positionsEqual } from "../lib/position.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { DAEMON_FH } from "./lock-table.ts";
-import { isBorrower, isHalt, isKnock, isRequest } from "./write-turn-kinds.ts";
+import { isBorrower, isHalt, isKnock, isRequest, warnOfLostHalt } from "./write-turn-kinds.ts";
 import type {
   Borrower,
   HaltTurn,
@@ -18,6 +18,7 @@ import type {
 } from "./write-turn-kinds.ts";
 import { isReading, isWriting, takeReadLock, WriteDoor } from "./write-door.ts";
 import type { LockOwner } from "./write-door.ts";
+import type { Turns } from "./turns.ts";
 
 /** For so long a reader who is expected to write waits for his turn, and then just reads. */
 const DOOR_MAX_MS = 1_000;
@@ -31,7 +32,7 @@ const DOOR_MAX_MS = 1_000;
  * primary stands. Applications among themselves do what SQLite always does: one of them writes, the
  * others are told SQLITE_BUSY.
  */
-export class WriteTurns implements CommitArbiter {
+export class WriteTurns implements Turns {
   readonly #entry: DatabaseEntry;
   readonly #host: WriteTurnsHost;
   /** In the order in which they came: requests of applications, and on the primary of nodes. */
@@ -77,6 +78,14 @@ export class WriteTurns implements CommitArbiter {
   }
   get loan(): string | undefined {
     return this.#loan;
+  }
+  /** Applications ask, so nobody need be kept out. */
+  get isGuarded(): boolean {
+    return false;
+  }
+  /** Every release of a lock is a request. */
+  get isWaiting(): boolean {
+    return false;
   }
 
   /** An application asks for SQLite's write lock. Undefined: it is answered later. */
@@ -502,12 +511,7 @@ export class WriteTurns implements CommitArbiter {
 
   /** Also from a holder of the halt lock, who cannot be told; the right is borrowed anew for him. */
   lose(): void {
-    if (this.#isHalted && this.#right === "held") {
-      const { db } = this.#entry;
-      db.host.logger.warn("halt lock lost, others may write until it is borrowed again", {
-        db: db.name,
-      });
-    }
+    if (this.#isHalted && this.#right === "held") warnOfLostHalt(this.#entry);
     this.#takeAway();
   }
 

@@ -15,6 +15,8 @@ export interface ClusterOptions {
   readonly replicas?: number;
   /** Lines of YAML added to the configuration of every node. */
   readonly config?: string;
+  /** Who keeps SQLite's locks, where a test is about that. */
+  readonly locks?: "kernel" | "daemon";
   /** `ulimit -n` of every node. */
   readonly descriptors?: number;
   /** Each replica reaches the primary through a proxy of its own. */
@@ -57,6 +59,7 @@ export class Cluster {
           port,
           config: options.config ?? "",
           ...(options.descriptors === undefined ? {} : { descriptors: options.descriptors }),
+          ...(options.locks === undefined ? {} : { locks: options.locks }),
           ...(options.lifeMaxSeconds === undefined
             ? {}
             : { lifeMaxSeconds: options.lifeMaxSeconds }),

@@ -13,6 +13,7 @@ const client = new MountClient({
   nodeId: 1n,
   role: { isPrimary: true, primaryHostname: undefined, phase: "primary" },
   spinMs: 0.1,
+  locks: process.env["LITEFS_TEST_LOCKS"] === "kernel" ? "kernel" : "daemon",
   logger: silentLogger,
   log: { format: "text", timestamp: false, debug: false },
   keepAside: { maxCount: 4, maxBytes: 0 },

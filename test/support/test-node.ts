@@ -6,6 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { shell } from "./shell.ts";
 
 const LITEFS = path.resolve(import.meta.dirname, "../../bin/litefs");
+/** Who keeps SQLite's locks: all tests hold for each. */
+const LOCKS = process.env["LITEFS_TEST_LOCKS"] ?? "";
 const START_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 20_000;
 /** A test blocked in a call on a mount that hangs is freed by the death of its node. */
@@ -25,6 +27,8 @@ export interface NodeOptions {
   readonly lifeMaxSeconds?: number;
   /** `ulimit -n` of the process. */
   readonly descriptors?: number;
+  /** Who keeps SQLite's locks, where a test is about that. */
+  readonly locks?: "kernel" | "daemon";
   /** Lines of YAML in the `lease` section that replace those of a static lease. */
   readonly lease?: readonly string[];
 }
@@ -110,8 +114,11 @@ export class TestNode {
 
   writeConfig(extra: string = this.options.config): void {
     const { options } = this;
+    const locks = options.locks ?? LOCKS;
+    const fuse = [`dir: ${JSON.stringify(this.mountPoint)}`];
+    if (locks !== "") fuse.push(`locks: ${locks}`);
     const lines = [
-      `fuse: {dir: ${JSON.stringify(this.mountPoint)}}`,
+      `fuse: {${fuse.join(", ")}}`,
       `http: {addr: "127.0.0.1:${options.port}"}`,
       "lease:",
       ...(

@@ -7,6 +7,8 @@ import { startPython } from "../../support/shell.ts";
 
 const MODES = ["WAL", "DELETE"];
 const WAIT_MS = 30_000;
+/** Longer than it takes to start the next writer. */
+const LINGERS = "forward: {linger: 30s}";
 
 cleanUpAfterEach();
 
@@ -47,7 +49,7 @@ async function untilPositionMoves(node: TestNode, from: string | undefined): Pro
 
 describe.each(MODES)("%s", (mode) => {
   test("the connection is lost after the primary has the transaction: it succeeds, once", async () => {
-    const cluster = await pair(mode);
+    const cluster = await pair(mode, LINGERS);
     const { primary, replica } = cluster;
     expect(await startInsert(replica, "before")).toBe("ok");
     const position = primary.position("app.db");
@@ -64,7 +66,7 @@ describe.each(MODES)("%s", (mode) => {
   });
 
   test("the connection is lost before the primary has it: it fails, and is nowhere", async () => {
-    const cluster = await pair(mode);
+    const cluster = await pair(mode, LINGERS);
     const { primary, replica } = cluster;
     expect(await startInsert(replica, "before")).toBe("ok");
     const position = primary.position("app.db");
@@ -85,7 +87,7 @@ describe.each(MODES)("%s", (mode) => {
   });
 
   test("the primary is killed before it answers, and comes back: it succeeds, once", async () => {
-    const cluster = await pair(mode);
+    const cluster = await pair(mode, LINGERS);
     const { primary, replica } = cluster;
     expect(await startInsert(replica, "before")).toBe("ok");
     const position = primary.position("app.db");

@@ -131,7 +131,7 @@ test("each problem has its line and says what to do", () => {
     "data: {retention: -1s}",
     "lease: {candidate: maybe}",
     'lease: {candidate: "true"}',
-    "fuse: {locks: kernel}",
+    "fuse: {locks: nobody}",
     "lease: {type: raft}",
     "tracing:\n  max-size: 1.5",
     "lease: {databases: db}",
@@ -159,7 +159,7 @@ test("each problem has its line and says what to do", () => {
     litefs.yml:1: data.retention must be a duration such as 10s, 1m30s or 500ms, not "-1s"
     litefs.yml:1: lease.candidate must be true or false, not "maybe"
     litefs.yml:1: lease.candidate must be true or false, not the text "true"
-    litefs.yml:1: fuse.locks must be auto or daemon, not "kernel"
+    litefs.yml:1: fuse.locks must be auto or kernel or daemon, not "nobody"
     litefs.yml:1: lease.type must be static or consul or etcd, not "raft"
     litefs.yml:2: tracing.max-size must be a whole number, not "1.5"
     litefs.yml:1: lease.databases must be a list, not "db"

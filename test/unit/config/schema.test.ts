@@ -20,7 +20,7 @@ const DEFAULTS: Config = {
     keptCopies: 4,
     keptCopiesMaxSizeMegabytes: 10240,
   },
-  fuse: { dir: "/litefs", allowOther: false, debug: false, locks: "auto", spinMs: 0.1 },
+  fuse: { dir: "/litefs", allowOther: false, debug: false, locks: "daemon", spinMs: 0.1 },
   http: { addr: ":20202", snapshotTimeoutMs: 0 },
   proxy: {
     addr: "",

@@ -56,9 +56,9 @@ function primary(file: "database" | "shm" = "database") {
     pid: 1,
     sinceMs: performance.now(),
   });
-  const request = (unique: number) => entry.turns.request(requestOf(unique));
+  const request = (unique: number) => entry.requests.request(requestOf(unique));
   const knock = (unique: number): boolean =>
-    entry.turns.knock({ ...requestOf(unique), type: F_RDLCK, isKnock: true });
+    entry.requests.knock({ ...requestOf(unique), type: F_RDLCK, isKnock: true });
   return { entry, events, answers, lent, lend, request, knock };
 }
 
