@@ -354,11 +354,14 @@ export class LocalWal {
     };
   }
 
-  /** The second copy first, as SQLite does: readers compare both. */
+  /**
+   * Both copies at once: readers accept them only when they are equal, and between two notifications
+   * they would be different for so long that many take the wal-index for torn and want to mend it.
+   */
   #storeHeader(header: WalIndexHeader): void {
-    const bytes = new Uint8Array(WAL_INDEX_HEADER_SIZE);
+    const bytes = new Uint8Array(2 * WAL_INDEX_HEADER_SIZE);
     encodeWalIndexHeader(header, bytes, 0);
-    this.#storeIndex(WAL_INDEX_HEADER_SIZE, bytes);
+    encodeWalIndexHeader(header, bytes, WAL_INDEX_HEADER_SIZE);
     this.#storeIndex(0, bytes);
   }
 

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -47,7 +48,8 @@ function run(): void {
     requireKernel(os.release());
     calls = new SystemCalls();
     testLocks(calls);
-    trace = LockTrace.open(`${process.pid}`);
+    // Other namespaces of processes have the same numbers.
+    trace = LockTrace.open(`${process.pid}-${randomBytes(4).toString("hex")}`);
   } catch (error) {
     tell({ type: "unavailable", reason: errorText(error) });
     parent.close();

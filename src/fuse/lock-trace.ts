@@ -21,6 +21,7 @@ const BUFFER_KIB = "64";
 const FL_OFDLCK = 1024;
 const READ_BYTES = 16 * 1024;
 const MOUNT_TIMEOUT_MS = 5_000;
+const MAX_TRIES = 5;
 
 /**
  * Tells which locks the kernel has refused, through the tracepoint `filelock:posix_lock_inode` in an
@@ -48,23 +49,40 @@ export class LockTrace {
   static open(name: string): LockTrace {
     return withTracefs((root) => {
       removeLeftovers(root);
-      const directory = path.join(root, "instances", PREFIX + name);
-      fs.mkdirSync(directory);
-      try {
-        fs.writeFileSync(path.join(directory, "buffer_size_kb"), BUFFER_KIB);
-        // Whoever polls is to be woken by the first event, not by a buffer that is half full.
-        fs.writeFileSync(path.join(directory, "buffer_percent"), "0");
-        const open = (file: string, flags: number): number =>
-          fs.openSync(path.join(directory, file), flags);
-        const enableFd = open(`${EVENT}/enable`, fs.constants.O_WRONLY);
-        const filterFd = open(`${EVENT}/filter`, fs.constants.O_WRONLY);
-        const fd = open("trace_pipe", fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
-        return new LockTrace(name, fd, filterFd, enableFd);
-      } catch (error) {
-        fs.rmdirSync(directory);
-        throw error;
+      for (let tries = 1; ; tries++) {
+        try {
+          return LockTrace.#make(root, name);
+        } catch (error) {
+          // Another node, which starts now as well, has taken it for a leftover.
+          if (errorCode(error) !== "ENOENT" || tries === MAX_TRIES) throw error;
+        }
       }
     });
+  }
+
+  static #make(root: string, name: string): LockTrace {
+    const directory = path.join(root, "instances", PREFIX + name);
+    fs.mkdirSync(directory);
+    const opened: number[] = [];
+    const open = (file: string, flags: number): number => {
+      const fd = fs.openSync(path.join(directory, file), flags);
+      opened.push(fd);
+      return fd;
+    };
+    try {
+      // This first: nobody takes what is open for a leftover.
+      const fd = open("trace_pipe", fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+      fs.writeFileSync(path.join(directory, "buffer_size_kb"), BUFFER_KIB);
+      // Whoever polls is to be woken by the first event, not by a buffer that is half full.
+      fs.writeFileSync(path.join(directory, "buffer_percent"), "0");
+      const enableFd = open(`${EVENT}/enable`, fs.constants.O_WRONLY);
+      const filterFd = open(`${EVENT}/filter`, fs.constants.O_WRONLY);
+      return new LockTrace(name, fd, filterFd, enableFd);
+    } catch (error) {
+      for (const fd of opened) fs.closeSync(fd);
+      removeIfUnused(directory);
+      throw error;
+    }
   }
 
   /** Begins with refusals of exclusive locks that start at one of these bytes, on one device. */
@@ -117,16 +135,21 @@ export function parseRefusedLocks(text: string): RefusedLock[] {
   return refused;
 }
 
-/** An instance that somebody reads cannot be removed; the others were left by a crash. */
 function removeLeftovers(root: string): void {
   const instances = path.join(root, "instances");
   for (const name of fs.readdirSync(instances)) {
-    if (!name.startsWith(PREFIX)) continue;
-    try {
-      fs.rmdirSync(path.join(instances, name));
-    } catch (error) {
-      if (errorCode(error) !== "EBUSY" && errorCode(error) !== "ENOENT") throw error;
-    }
+    if (name.startsWith(PREFIX)) removeIfUnused(path.join(instances, name));
+  }
+}
+
+/** An instance that somebody reads cannot be removed; the others were left by a crash. */
+function removeIfUnused(directory: string): void {
+  try {
+    fs.rmdirSync(directory);
+  } catch (error) {
+    const code = errorCode(error) ?? "";
+    // Not empty: this is no tracefs, and whoever uses it will say so.
+    if (!["EBUSY", "ENOENT", "ENOTEMPTY"].includes(code)) throw error;
   }
 }
 

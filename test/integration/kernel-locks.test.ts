@@ -91,16 +91,18 @@ assert db.execute("SELECT count(*) FROM t").fetchone()[0] == ${i}`,
 test("nothing is left of the trace, and what a killed node left is removed by the next", async () => {
   const cluster = await Cluster.start({ replicas: 0, locks: "kernel" });
   const node = cluster.primary;
-  const first = `litefs-${node.pid}`;
-  expect(instances()).toContain(first);
+  const ofPid = (pid: number): string[] =>
+    instances().filter((name) => name.startsWith(`litefs-${pid}-`));
+  const first = node.pid;
+  expect(ofPid(first)).toHaveLength(1);
   await node.kill();
-  expect(instances()).toContain(first);
+  expect(ofPid(first)).toHaveLength(1);
   await node.start();
-  const second = `litefs-${node.pid}`;
-  expect(instances()).toContain(second);
-  expect(instances()).not.toContain(first);
+  const second = node.pid;
+  expect(ofPid(second)).toHaveLength(1);
+  expect(ofPid(first)).toEqual([]);
   expect((await node.stop()).code).toBe(0);
-  expect(instances()).not.toContain(second);
+  expect(ofPid(second)).toEqual([]);
 });
 
 test("a node that is killed with files open ends at once", async () => {
