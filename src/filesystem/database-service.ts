@@ -136,6 +136,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       entry: (name) => this.#entry(name),
       find: (name) => this.fileSystem.entries.get(name),
       applied: (entry) => this.#applied(entry),
+      publish: (entry) => {
+        this.#changed.delete(entry.db.name);
+        options.post({ type: "state", state: updateOf(entry) }, []);
+      },
       reply: (id, result) => this.#reply(id, result),
       fail: (id, error) => this.#fail(id, error),
     });

@@ -169,6 +169,7 @@ export type MountEvent =
   | { readonly type: "write"; readonly event: WriteEvent }
   /** A commit waits for replicas. Not by way of "changed", which may be told a little later. */
   | { readonly type: "commit-waits"; readonly state: DatabaseUpdate }
+  | { readonly type: "state"; readonly state: DatabaseUpdate }
   | { readonly type: "result"; readonly id: number; readonly result: MountResult }
   | { readonly type: "failure"; readonly id: number; readonly code: string; readonly text: string }
   /** Notifications for the main thread to write, in order; then `settledBatch` is this batch. */

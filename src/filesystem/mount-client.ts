@@ -456,6 +456,9 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
       case "changed":
         this.#changed(event.databases);
         return;
+      case "state":
+        this.#update([event.state]);
+        return;
       case "write":
         for (const listener of this.#writeListeners) listener(event.event);
         return;

@@ -22,6 +22,8 @@ export interface WriteServiceHost {
   find(name: string): DatabaseEntry | undefined;
   /** A transaction was applied, so there may be something to tidy up. */
   applied(entry: DatabaseEntry): void;
+  /** Tells the main thread at once where a database stands. */
+  publish(entry: DatabaseEntry): void;
   reply(id: number, result: MountResult): void;
   fail(id: number, error: unknown): void;
 }
@@ -126,7 +128,8 @@ export class WriteService {
         if (forwarded.isDurable) db.log.sync();
         db.counters.commits++;
         isShown = !(this.#host.readersComeUnasked() && isLocalWal(db, entry));
-        db.host.changed(db.name);
+        // Before the answer: who is told of his commit may ask for the position here next.
+        this.#host.publish(entry);
         const { position } = db;
         if (db.replicaWaits === undefined) {
           if (isShown) answer({ kind: "committed", position });
