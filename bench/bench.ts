@@ -8,6 +8,7 @@ import { compare } from "./compare.ts";
 import { createLargeDatabase } from "./large-database.ts";
 import { NodeProcess, waitUntilEqual } from "./node-process.ts";
 import { OPERATIONS } from "./operations.ts";
+import type { Locks } from "./operations.ts";
 import { measureBurst, measureForwarding, measureLag } from "./replication.ts";
 import { renderReport } from "./report.ts";
 import type { LargeOpen, Results } from "./report.ts";
@@ -18,12 +19,11 @@ const USAGE = `usage: npm run bench -- [options]
   --quick          Under a minute, for a first impression.
   --only NAME      Only this measurement; may be repeated. Names:
                    ${[...OPERATIONS.map(({ name }) => name), "rest", "lag", "burst", "forward", "large"].join(", ")}
+  --locks WHO      Who keeps SQLite's locks: daemon, as by default, or kernel.
   --write          Put the tables into docs/performance.md as well.
 `;
 
 const DOCUMENT = path.join(import.meta.dirname, "../docs/performance.md");
-const BEGIN = "<!-- bench: begin -->";
-const END = "<!-- bench: end -->";
 const LARGE_GIB = 10;
 
 const QUICK = {
@@ -131,12 +131,13 @@ async function measureLargeOpen(root: string, mode: Mode): Promise<LargeOpen> {
   return { sizeGiB: LARGE_GIB, readyMs, emptyReadyMs, firstQueryMs };
 }
 
-function writeDocument(report: string): void {
+function writeDocument(report: string, locks: Locks): void {
   const text = fs.readFileSync(DOCUMENT, "utf8");
-  const begin = text.indexOf(BEGIN);
-  const end = text.indexOf(END);
-  if (begin < 0 || end < begin) throw new Error(`${DOCUMENT} lacks the markers ${BEGIN} ${END}`);
-  const head = text.slice(0, begin + BEGIN.length);
+  const [beginMark, endMark] = [`<!-- bench ${locks}: begin -->`, `<!-- bench ${locks}: end -->`];
+  const begin = text.indexOf(beginMark);
+  const end = text.indexOf(endMark);
+  if (begin < 0 || end < begin) throw new Error(`${DOCUMENT} lacks ${beginMark} or ${endMark}`);
+  const head = text.slice(0, begin + beginMark.length);
   fs.writeFileSync(DOCUMENT, `${head}\n\n${report}\n\n${text.slice(end)}`);
 }
 
@@ -159,6 +160,7 @@ async function main(): Promise<void> {
     options: {
       quick: { type: "boolean", default: false },
       write: { type: "boolean", default: false },
+      locks: { type: "string", default: "daemon" },
       only: { type: "string", multiple: true, default: [] },
       help: { type: "boolean", default: false },
     },
@@ -167,6 +169,10 @@ async function main(): Promise<void> {
     process.stdout.write(USAGE);
     return;
   }
+  if (values.locks !== "daemon" && values.locks !== "kernel") {
+    throw new Error(`--locks is daemon or kernel, not "${values.locks}"`);
+  }
+  NodeProcess.locks = values.locks;
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-bench-"));
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     process.once(name, () => void cleanUp(root).finally(() => process.exit(1)));
@@ -174,7 +180,7 @@ async function main(): Promise<void> {
   try {
     const report = renderReport(await run(root, values.quick, new Set(values.only)));
     process.stdout.write(`${report}\n`);
-    if (values.write) writeDocument(report);
+    if (values.write) writeDocument(report, NodeProcess.locks);
   } finally {
     await cleanUp(root);
   }

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { waitUntilEqual } from "./node-process.ts";
-import type { NodeProcess } from "./node-process.ts";
-import type { Operation } from "./operations.ts";
+import { NodeProcess, waitUntilEqual } from "./node-process.ts";
+import type { Locks, Operation } from "./operations.ts";
 import { sum } from "./statistics.ts";
 import { WorkerProcess } from "./worker-process.ts";
 
 export interface Comparison {
   readonly operation: Operation;
+  readonly locks: Locks;
   /** Operations per second, one sample for each round. */
   readonly native: readonly number[];
   readonly mount: readonly number[];
@@ -80,6 +80,7 @@ export async function compare(
   }
   return {
     operation,
+    locks: NodeProcess.locks,
     native: samples.native,
     mount: samples.mount,
     ratios: samples.mount.map((rate, round) => rate / (samples.native[round] ?? Number.NaN)),

@@ -5,6 +5,7 @@ import * as fs from "node:fs";
 import * as net from "node:net";
 import * as path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Locks } from "./operations.ts";
 import { sum } from "./statistics.ts";
 
 const LITEFS = path.join(import.meta.dirname, "../bin/litefs");
@@ -33,6 +34,8 @@ export interface ProcessorTime {
 /** A litefs daemon in a directory of its own. */
 export class NodeProcess {
   static readonly #all = new Set<NodeProcess>();
+  /** Who keeps SQLite's locks on all of them. */
+  static locks: Locks = "daemon";
   readonly directory: string;
   readonly mountPoint: string;
   readonly port: number;
@@ -51,7 +54,7 @@ export class NodeProcess {
     fs.writeFileSync(
       config,
       JSON.stringify({
-        fuse: { dir: this.mountPoint },
+        fuse: { dir: this.mountPoint, locks: NodeProcess.locks },
         data: { dir: path.join(directory, "data") },
         http: { addr: `127.0.0.1:${port}` },
         lease: {

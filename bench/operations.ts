@@ -11,13 +11,21 @@ export interface Prepared {
   close(): void;
 }
 
+/** `fuse.locks` of the nodes. */
+export type Locks = "daemon" | "kernel";
+
+export interface Target {
+  /** What the ratio to the native directory should be at least. */
+  readonly ratio?: number;
+  /** How many requests to the mount one operation should cost at most. */
+  readonly roundTrips?: number;
+}
+
 export interface Operation {
   readonly name: string;
   readonly title: string;
-  /** What the ratio to the native directory should be at least. */
-  readonly targetRatio?: number;
-  /** How many requests to the mount one operation should cost at most. */
-  readonly targetRoundTrips?: number;
+  /** By who keeps the locks. */
+  readonly targets?: Readonly<Partial<Record<Locks, Target>>>;
   prepare(directory: string): Prepared;
 }
 
@@ -86,25 +94,25 @@ export const OPERATIONS: readonly Operation[] = [
   {
     name: "select-wal",
     title: "point select, autocommit, WAL",
-    targetRoundTrips: 2,
+    targets: { daemon: { roundTrips: 2 }, kernel: { ratio: 0.9, roundTrips: 0 } },
     prepare: (directory) => pointSelect(directory, "select-wal", WAL),
   },
   {
     name: "insert-wal",
     title: "insert, autocommit, WAL, NORMAL",
-    targetRatio: 0.06,
-    targetRoundTrips: 6,
+    targets: { daemon: { ratio: 0.06, roundTrips: 6 }, kernel: { ratio: 0.12, roundTrips: 2 } },
     prepare: (directory) => insertOne(directory, "insert-wal", WAL),
   },
   {
     name: "insert-wal-full",
     title: "insert, autocommit, WAL, FULL",
+    targets: { kernel: { ratio: 0.4 } },
     prepare: (directory) => insertOne(directory, "insert-wal-full", WAL_FULL),
   },
   {
     name: "batch-wal",
     title: "1,000 inserts in one transaction, WAL, NORMAL",
-    targetRatio: 0.3,
+    targets: { daemon: { ratio: 0.3 }, kernel: { ratio: 0.5 } },
     prepare: (directory) => {
       const db = open(directory, "batch-wal", WAL);
       const statement = db.prepare("INSERT INTO t (body) VALUES (?)");
@@ -117,18 +125,19 @@ export const OPERATIONS: readonly Operation[] = [
   {
     name: "select-delete",
     title: "point select, autocommit, DELETE",
+    targets: { kernel: { ratio: 0.5 } },
     prepare: (directory) => pointSelect(directory, "select-delete", DELETE),
   },
   {
     name: "insert-delete",
     title: "insert, autocommit, DELETE",
-    targetRatio: 0.3,
+    targets: { daemon: { ratio: 0.3 } },
     prepare: (directory) => insertOne(directory, "insert-delete", DELETE),
   },
   {
     name: "stat",
     title: "stat of the database",
-    targetRoundTrips: 0,
+    targets: { daemon: { roundTrips: 0 }, kernel: { roundTrips: 0 } },
     prepare: (directory) => {
       const file = plainFile(directory, "stat");
       const single = (): void => {
@@ -140,7 +149,7 @@ export const OPERATIONS: readonly Operation[] = [
   {
     name: "access",
     title: "access of a journal that is not there",
-    targetRoundTrips: 0,
+    targets: { daemon: { roundTrips: 0 }, kernel: { roundTrips: 0 } },
     prepare: (directory) => {
       const file = `${plainFile(directory, "access")}-wal`;
       const single = (): void => {
@@ -152,7 +161,7 @@ export const OPERATIONS: readonly Operation[] = [
   {
     name: "read",
     title: "read of a cached page",
-    targetRoundTrips: 0,
+    targets: { daemon: { roundTrips: 0 }, kernel: { roundTrips: 0 } },
     prepare: (directory) => {
       const fd = fs.openSync(plainFile(directory, "read"), "r");
       const page = Buffer.alloc(PAGE_BYTES);

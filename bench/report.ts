@@ -46,11 +46,12 @@ function operationsTable(comparisons: readonly Comparison[]): string[] {
 }
 
 function operationRow(c: Comparison): string {
-  const { title, targetRatio, targetRoundTrips } = c.operation;
-  const ratio = `${spread(c.ratios, ratioText)}${target("≥", targetRatio)}`;
+  const { title, targets } = c.operation;
+  const goal = targets?.[c.locks];
+  const ratio = `${spread(c.ratios, ratioText)}${target("≥", goal?.ratio)}`;
   const kinds = c.roundTrips.map(([kind, count]) => `${count} ${kind}`).join(", ");
   const trips =
-    `${countOf(c.roundTrips)}, ${c.meanRoundTrips.toFixed(2)}` + target("≤", targetRoundTrips);
+    `${countOf(c.roundTrips)}, ${c.meanRoundTrips.toFixed(2)}` + target("≤", goal?.roundTrips);
   const cpu =
     c.cpuPerRequestUs === undefined
       ? "–"
