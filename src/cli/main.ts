@@ -6,6 +6,12 @@ import { dispatch } from "./dispatch.ts";
 // Nobody reading our output any more is no reason for a node to die with databases mounted.
 for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
 
+// Read by Node.js at its start, and set for this process alone: bin/litefs says why.
+if (process.env["LITEFS_SET_THREADPOOL"] === "1") {
+  delete process.env["UV_THREADPOOL_SIZE"];
+  delete process.env["LITEFS_SET_THREADPOOL"];
+}
+
 const exitCode = await dispatch(process.argv.slice(2), {
   env: process.env,
   currentDirectory: process.cwd(),

@@ -45,6 +45,15 @@ test("is litefs itself: signals reach a command of run, and its exit code comes 
   expect(await once(child, "exit")).toEqual([9, null]);
 });
 
+test("gives Node.js more threads, of which a command sees nothing", () => {
+  const script = "console.log(process.env.UV_THREADPOOL_SIZE, process.env.LITEFS_SET_THREADPOOL)";
+  const args = ["run", "--", process.execPath, "-e", script];
+  const { UV_THREADPOOL_SIZE: _, ...env } = process.env;
+  expect(String(spawnSync(LAUNCHER, args, { env }).stdout)).toBe("undefined undefined\n");
+  const own = { ...env, UV_THREADPOOL_SIZE: "7" };
+  expect(String(spawnSync(LAUNCHER, args, { env: own }).stdout)).toBe("7 undefined\n");
+});
+
 test("a reader that goes away changes neither the command nor its exit code", () => {
   const script = `{ "${LAUNCHER}" help; echo "code $?" >&2; } | true`;
   const { stderr } = spawnSync("/bin/sh", ["-c", script]);
