@@ -32,7 +32,7 @@ export function keepAside(db: Database, folder: KeptFolder, parts: readonly stri
   const { files } = db.files;
   db.files.closeAll();
   const parent = db.files.pathOf(folder);
-  const time = String(db.host.nowMs()).padStart(15, "0");
+  const time = String(timeOfNext(db)).padStart(15, "0");
   const target = `${parent}/${time}-${db.log.txid.toString(16)}`;
   files.mkdir(target);
   for (const part of parts) {
@@ -43,6 +43,14 @@ export function keepAside(db: Database, folder: KeptFolder, parts: readonly stri
   files.syncDirectory(target);
   files.syncDirectory(parent);
   return target;
+}
+
+/** The oldest go first, so a clock that was set back must not make the newest look old. */
+function timeOfNext(db: Database): number {
+  const { files, directory } = db.files;
+  const kept = FOLDERS.flatMap((folder) => listKept(files, `${directory}/${folder}`));
+  const newest = Math.max(0, ...kept.map(({ name }) => Number.parseInt(name, 10)));
+  return Math.max(db.host.nowMs(), newest + 1);
 }
 
 interface KeptCopy {

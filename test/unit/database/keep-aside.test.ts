@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
-import { limitKept } from "../../../src/database/keep-aside.ts";
+import { keepAside, limitKept } from "../../../src/database/keep-aside.ts";
 import { FakeDisk } from "./support/fake-disk.ts";
+import { FakeHost, open } from "./support/harness.ts";
 
 const DIRECTORY = "/data/dbs/app.db";
 
@@ -35,4 +36,15 @@ it.each([
   limitKept(disk, DIRECTORY, { maxCount, maxBytes });
   expect(names(disk)).toEqual(left);
   expect(disk.size(`${DIRECTORY}/database`)).toBe(1000);
+});
+
+it("what is kept after the clock was set back is the newest all the same", () => {
+  const disk = kept();
+  const host = new FakeHost();
+  const db = open(disk, host);
+  host.nowMs = () => 2;
+  const newest = keepAside(db, "diverged", ["log"]);
+  expect(newest).toBe(`${DIRECTORY}/diverged/000000000000004-0`);
+  limitKept(disk, DIRECTORY, { maxCount: 1, maxBytes: 0 });
+  expect(names(disk)).toEqual(["000000000000004-0", "notes.txt"]);
 });
