@@ -62,8 +62,14 @@ export class ElectedCluster {
   /** The first node becomes the primary, and the others follow it. */
   static async start(options: ElectedClusterOptions): Promise<ElectedCluster> {
     const cluster = await ElectedCluster.create(options);
-    await cluster.node(0).start();
-    await Promise.all(cluster.nodes.slice(1).map((node) => node.start()));
+    try {
+      await cluster.node(0).start();
+      await Promise.all(cluster.nodes.slice(1).map((node) => node.start()));
+    } catch (error) {
+      // Nobody has it yet who could end what has started.
+      await cluster.dispose();
+      throw error;
+    }
     return cluster;
   }
 
