@@ -2,6 +2,8 @@ import { storeData } from "../fuse/notify.ts";
 import type { FileNode } from "./entry.ts";
 
 const PAGE_BYTES = 4096;
+/** A short WAL is as long as SQLite made it: what little is written there is not worth a surprise. */
+const FIRST_AT_BYTES = 64 * 1024;
 const FIRST_STEP_BYTES = 64 * 1024;
 const MAX_STEP_BYTES = 512 * 1024;
 const zeros = new Uint8Array(MAX_STEP_BYTES);
@@ -35,7 +37,7 @@ export class WalRunway {
   /** Called before the answer to a WRITE that ends at an offset of the WAL. */
   extend(node: FileNode, writeEnd: number): void {
     const laidEnd = this.#laidEnd.get(node);
-    if (laidEnd !== undefined && writeEnd < laidEnd) return;
+    if (writeEnd < (laidEnd ?? FIRST_AT_BYTES)) return;
     const file = node.files.get("wal");
     if (file === undefined) return;
     const fileEnd = Math.max(file.size(), writeEnd);
