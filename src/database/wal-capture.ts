@@ -193,7 +193,8 @@ export class WalCapture {
   ): Outcome {
     if (offset < WAL_HEADER_SIZE) {
       if (this.#header !== undefined) {
-        if (!this.#owner.mayRestartWal()) return "io";
+        const isRestart = this.#isRestart(offset, data, start, length);
+        if (isRestart && !this.#owner.mayRestartWal()) return "io";
         this.#owner.beforeWalReset();
       }
       file.writeAt(data, start, length, offset);
@@ -216,6 +217,13 @@ export class WalCapture {
       this.#writtenFrames = Math.max(this.#writtenFrames, end);
     }
     return this.#extend(file);
+  }
+
+  /** What SQLite writes when it starts the WAL over; tools may write anything else there. */
+  #isRestart(offset: number, data: Uint8Array, start: number, length: number): boolean {
+    if (this.#header === undefined || offset > 0 || length !== WAL_HEADER_SIZE) return false;
+    const next = decodeWalHeader(data, start);
+    return next?.salt1 === (this.#header.salt1 + 1) >>> 0;
   }
 
   /** The frame after the chain. */

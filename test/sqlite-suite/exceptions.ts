@@ -24,9 +24,8 @@ export const EXCEPTIONS: readonly Exception[] = [
   { file: "wal.test", tests: /^wal-17\.\d\.1$/, reason: LAID },
   { file: "wal.test", tests: /^wal-18\.1\.[0-5]$/, reason: COMMITTED },
   { file: "wal.test", tests: /^wal-18\.2\.\d+\.\d+\.[45]$/, reason: OTHER_PAGE_SIZE },
-  { file: "wal2.test", tests: /^wal2-(7\.1\.3|10\.1\.4)$/, reason: COMMITTED },
+  { file: "wal2.test", tests: /^wal2-7\.1\.3$/, reason: COMMITTED },
   { file: "wal3.test", tests: /^wal3-1\.0$/, reason: LAID },
   { file: "wal4.test", tests: /^wal4-2-(ioerr|oom)-/, reason: DROPPED },
-  { file: "wal6.test", tests: /^wal6-4\.4\.2$/, reason: COMMITTED },
   { file: "walro.test", tests: /^walro-1\.4\.4\.1$/, reason: LAID },
 ];

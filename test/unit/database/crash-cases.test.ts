@@ -218,8 +218,9 @@ it("who starts the WAL over without having seen all of it is refused", () => {
   pager.transaction({ pgnos: [2], pageCount: 3 });
   const { position } = db;
   const header = new Uint8Array(WAL_HEADER_SIZE);
+  const salt1 = ((db.wal.header?.salt1 ?? 0) + 1) >>> 0;
   encodeWalHeader(
-    { bigEndianChecksum: false, pageSize: 512, checkpointSequence: 1, salt1: 7, salt2: 8 },
+    { bigEndianChecksum: false, pageSize: 512, checkpointSequence: 1, salt1, salt2: 8 },
     header,
     0,
   );
