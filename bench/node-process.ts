@@ -97,6 +97,13 @@ export class NodeProcess {
     } finally {
       clearTimeout(timer);
     }
+    // It would fall back, and the figures would be those of the other way.
+    if (
+      NodeProcess.locks === "kernel" &&
+      !this.#output.includes("the kernel keeps SQLite's locks")
+    ) {
+      throw new Error(`litefs does not leave the locks to the kernel here:\n${this.#output}`);
+    }
   }
 
   /** From the start of the process. */
