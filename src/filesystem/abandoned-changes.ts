@@ -2,11 +2,38 @@ import { lockOutReaders, unlockReaders } from "../database/apply.ts";
 import { errorText } from "../lib/errors.ts";
 import type { DatabaseEntry } from "./entry.ts";
 
+/** A writer has died. On a replica nobody else may play the journal back. */
+export function takeBackAtOnce(entry: DatabaseEntry): void {
+  // Before anything that waits for the lock continues what it wrote.
+  entry.db.takeBackOpenChanges();
+  undoAlone(
+    entry,
+    () => undefined,
+    "cannot take back what a writer left",
+    () => undefined,
+  );
+}
+
+/**
+ * A writer died on the primary in the middle of a transaction, and nobody has opened the database
+ * since. Tells at the end whether others may have their turn.
+ */
+export function settleAbandoned(entry: DatabaseEntry, done: (mayServe: boolean) => void): void {
+  const { db } = entry;
+  const takeBack = (): void => {
+    if (db.isJournalHot) db.takeBackOpenChanges();
+  };
+  undoAlone(entry, takeBack, "cannot roll back what a writer left", (isWell) => {
+    // Who writes without a journal, `cp` for example, is done when he closes the file.
+    done(!isWell || !db.hasOpenChanges);
+  });
+}
+
 /**
  * Takes back what a writer has left in a database file, and lets nobody read it before it is gone
  * from the kernel's cache as well.
  */
-export function undoAlone(
+function undoAlone(
   entry: DatabaseEntry,
   takeBack: () => void,
   problem: string,

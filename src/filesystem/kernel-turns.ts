@@ -5,7 +5,7 @@ import { positionsEqual } from "../lib/position.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import type { Guard } from "./kernel-entry-locks.ts";
 import type { Turns } from "./turns.ts";
-import { undoAlone } from "./abandoned-changes.ts";
+import { settleAbandoned, takeBackAtOnce } from "./abandoned-changes.ts";
 import { warnOfLostHalt } from "./write-turn-kinds.ts";
 import type { Borrower, HaltTurn, WriteTurnsHost } from "./write-turn-kinds.ts";
 
@@ -258,22 +258,8 @@ export class KernelTurns implements Turns {
     const { db } = this.#entry;
     if (db.isUndecided || !this.#guard.take()) return false;
     this.#isOpen = false;
-    if (db.hasOpenChanges && !this.#host.isPrimary()) this.#takeBack();
+    if (db.hasOpenChanges && !this.#host.isPrimary()) takeBackAtOnce(this.#entry);
     return true;
-  }
-
-  /** A writer has died. On a replica nobody else may play the journal back. */
-  #takeBack(): void {
-    const entry = this.#entry;
-    const { db } = entry;
-    // At once, before anything that waits for the lock continues what it wrote.
-    db.takeBackOpenChanges();
-    undoAlone(
-      entry,
-      () => undefined,
-      "cannot take back what a writer left",
-      () => undefined,
-    );
   }
 
   #endRight(): void {
@@ -337,17 +323,11 @@ export class KernelTurns implements Turns {
     return true;
   }
 
-  /** A writer died here in the middle of a transaction, and nobody has opened the database since. */
   #settle(): void {
-    const { db } = this.#entry;
     this.#isSettling = true;
-    const takeBack = (): void => {
-      if (db.isJournalHot) db.takeBackOpenChanges();
-    };
-    undoAlone(this.#entry, takeBack, "cannot roll back what a writer left", (isWell) => {
+    settleAbandoned(this.#entry, (mayServe) => {
       this.#isSettling = false;
-      // Who writes without a journal, `cp` for example, is done when he closes the file.
-      if (!isWell || !db.hasOpenChanges) this.serve();
+      if (mayServe) this.serve();
     });
   }
 

@@ -1,7 +1,7 @@
 import type { ForwardedCommit } from "../database/forwarded-commit.ts";
 import type { LoanResult } from "../database/write-engine.ts";
 import { F_WRLCK } from "../fuse/constants.ts";
-import { undoAlone } from "./abandoned-changes.ts";
+import { settleAbandoned, takeBackAtOnce } from "./abandoned-changes.ts";
 import type { Position } from "../lib/position.ts";
 import { positionsEqual } from "../lib/position.ts";
 import type { DatabaseEntry } from "./entry.ts";
@@ -306,7 +306,7 @@ export class WriteTurns implements Turns {
   #writerLeft(): void {
     const { db } = this.#entry;
     this.#isWriting = false;
-    if (db.hasOpenChanges && !this.#host.isPrimary()) this.#takeBack();
+    if (db.hasOpenChanges && !this.#host.isPrimary()) takeBackAtOnce(this.#entry);
     // What he had read was old: he reads again, and it is still his turn.
     if (!this.#hasCommitted && this.#writer !== undefined) this.door.expect(this.#writer);
     this.#leave(this.#hasCommitted);
@@ -325,19 +325,6 @@ export class WriteTurns implements Turns {
 
   #askAgainIfWanted(): void {
     if ((this.#queue.length > 0 || this.#isHalted) && this.#right === "none") this.#askAgain();
-  }
-
-  /** The writer died. On a replica nobody else may play the journal back. */
-  #takeBack(): void {
-    const { db } = this.#entry;
-    // At once, before anything that waits for the lock continues what it wrote.
-    db.takeBackOpenChanges();
-    undoAlone(
-      this.#entry,
-      () => undefined,
-      "cannot take back what a writer left",
-      () => undefined,
-    );
   }
 
   #serveAsReplica(): void {
@@ -457,17 +444,11 @@ export class WriteTurns implements Turns {
     return true;
   }
 
-  /** A writer died here in the middle of a transaction, and nobody has opened the database since. */
   #settle(): void {
-    const { db } = this.#entry;
     this.#isSettling = true;
-    const takeBack = (): void => {
-      if (db.isJournalHot) db.takeBackOpenChanges();
-    };
-    undoAlone(this.#entry, takeBack, "cannot roll back what a writer left", (isWell) => {
+    settleAbandoned(this.#entry, (mayServe) => {
       this.#isSettling = false;
-      // Who writes without a journal, `cp` for example, is done when he closes the file.
-      if (!isWell || !db.hasOpenChanges) this.serve();
+      if (mayServe) this.serve();
     });
   }
 

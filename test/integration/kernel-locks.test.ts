@@ -9,6 +9,7 @@ import { SystemCalls } from "../../src/fuse/system-calls.ts";
 import { cleanUpAfterEach, Cluster } from "../support/cluster.ts";
 import { shell, startPython } from "../support/shell.ts";
 import type { TestNode } from "../support/test-node.ts";
+import { PYTHON } from "../support/python-path.ts";
 
 cleanUpAfterEach();
 
@@ -147,7 +148,7 @@ f = open(${JSON.stringify(file)}, "r+")
 for byte in (119, 120, 121):
   try: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte, 0)
   except OSError: print(byte)`;
-    expect(shell("python3", ["-c", attempt])).toBe("120");
+    expect(shell(PYTHON, ["-c", attempt])).toBe("120");
     expect(calls.waitReadable([trace.fd], 10_000)).toBe(true);
     expect(trace.read()).toMatchObject([{ inode: ino, byte: 120 }]);
     expect(calls.setLock(ours, "none", 120, 120)).toBe(true);

@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import * as readline from "node:readline";
+import { PYTHON } from "./python-path.ts";
 
 /** Says what became of each call: `ok`, what fcntl found, or the name of an errno. */
 const PROGRAM = `
@@ -40,7 +41,7 @@ export class LockHolder {
   readonly #answers: AsyncIterator<string>;
 
   constructor(databasePath: string) {
-    this.#child = spawn("python3", ["-c", PROGRAM, databasePath], {
+    this.#child = spawn(PYTHON, ["-c", PROGRAM, databasePath], {
       stdio: ["pipe", "pipe", "inherit"],
     });
     if (this.#child.stdout === null) throw new Error("no pipe");

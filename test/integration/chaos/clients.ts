@@ -6,6 +6,7 @@ import * as path from "node:path";
 import type { TestNode } from "../../support/test-node.ts";
 import type { Random } from "../../unit/database/support/fake-disk.ts";
 import type { Operation, Outcome, Snapshot } from "./history.ts";
+import { PYTHON } from "../../support/python-path.ts";
 
 interface Client {
   readonly number: number;
@@ -49,7 +50,7 @@ export class Clients {
       String,
     );
     const errors = fs.openSync(path.join(directory, `client-${number}.err`), "a");
-    const child = spawn("python3", args, { stdio: ["ignore", errors, errors] });
+    const child = spawn(PYTHON, args, { stdio: ["ignore", errors, errors] });
     fs.closeSync(errors);
     const ended = once(child, "exit");
     this.#all.push({ number, node, database, history, child, ended });

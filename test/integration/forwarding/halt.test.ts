@@ -7,6 +7,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { cleanUpAfterEach, Cluster, waitFor } from "../../support/cluster.ts";
 import { LockHolder } from "../../support/lock-holder.ts";
 import type { TestNode } from "../../support/test-node.ts";
+import { PYTHON } from "../../support/python-path.ts";
 
 const WAIT_MS = 30_000;
 const LITEFS = path.join(import.meta.dirname, "../../../bin/litefs");
@@ -214,7 +215,7 @@ while os.path.exists("${marker}"): time.sleep(0.01)
 db.execute("INSERT INTO t(x) VALUES (3)")
 sys.exit(7)`;
   const flags = ["-url", replica.url, "-with-halt-lock-on", file];
-  const running = litefs("run", ...flags, "--", "python3", "-c", program);
+  const running = litefs("run", ...flags, "--", PYTHON, "-c", program);
   await waitFor("the command", WAIT_MS, () => (fs.existsSync(marker) ? undefined : "not yet"));
   expect(insert(cluster, primary, "refused")).toContain("database is locked");
   expect((await litefs("status", "-url", primary.url)).out).toMatch(/app\.db .* lent to /);
