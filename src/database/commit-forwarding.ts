@@ -1,11 +1,12 @@
 import { assert } from "../lib/assert.ts";
 import { errorText } from "../lib/errors.ts";
 import { halvesToBigint } from "../ltx/crc64.ts";
+import type { Position } from "../lib/position.ts";
 import type { Commit, EncodedCommit } from "./commit.ts";
 import { encodeCommit } from "./commit.ts";
 import type { Database } from "./database.ts";
 import { LtxSpool } from "./forwarded-commit.ts";
-import type { Decision } from "./forwarded-commit.ts";
+import type { Decision, Durability } from "./forwarded-commit.ts";
 import type { FinalOutcome, Outcome } from "./outcome.ts";
 
 /** Carries out the decision about a commit, and says how the application's call ends. */
@@ -18,6 +19,12 @@ interface Pending {
   answer: ((outcome: FinalOutcome) => void) | undefined;
   /** What the application is to be told if the primary says so: it is carried out here already. */
   early: FinalOutcome | undefined;
+  readonly position: Position;
+  readonly isDurable: boolean;
+}
+
+interface PendingSync {
+  answer: ((outcome: FinalOutcome) => void) | undefined;
 }
 
 /**
@@ -30,6 +37,14 @@ interface Pending {
 export class CommitForwarding {
   readonly #db: Database;
   #waiting: Pending | undefined;
+  /**
+   * SQLite has synced the WAL since the last commit. It does after each with `synchronous=FULL`, and
+   * then the primary had better sync along with the next one: another round trip would only do that.
+   */
+  #isSyncExpected = true;
+  /** The last commit that the primary may have in its memory alone. */
+  #volatile: Position | undefined;
+  #lastSync: PendingSync | undefined;
 
   constructor(db: Database) {
     this.#db = db;
@@ -44,7 +59,7 @@ export class CommitForwarding {
     this.#waiting.answer = answer;
   }
 
-  submit(commit: Commit, isDurable: boolean, settle: Settle): Outcome {
+  submit(commit: Commit, durability: Durability, settle: Settle): Outcome {
     const { arbiter, files, host, log, name, store } = this.#db;
     if (arbiter === undefined) return "read-only";
     assert(this.#waiting === undefined, "one commit at a time");
@@ -64,7 +79,11 @@ export class CommitForwarding {
     const { header, postHi, postLo } = encoded;
     const position = { txid: header.maxTxid, checksum: halvesToBigint(postHi, postLo) };
     const { ltx, path } = spool;
-    const pending: Pending = { encoded, spool, settle, answer: undefined, early: undefined };
+    const isDurable =
+      durability === "now" || (durability === "when-synced" && this.#isSyncExpected);
+    if (durability === "when-synced") this.#isSyncExpected = false;
+    const waiting = { answer: undefined, early: undefined };
+    const pending: Pending = { encoded, spool, settle, position, isDurable, ...waiting };
     this.#waiting = pending;
     arbiter.submit({ position, ltx, path, isDurable }, (isCommitted) => {
       this.#decided(isCommitted, pending);
@@ -91,10 +110,37 @@ export class CommitForwarding {
     const outcome = pending.early ?? this.#carryOut(isCommitted, pending);
     spool.discard();
     this.#waiting = undefined;
+    if (isCommitted) this.#volatile = pending.isDurable ? undefined : pending.position;
     // It stays, but SQLite takes it for rolled back: whoever gives up its lock has it published.
     const isUnknown = outcome === "ok" && !isCommitted;
     if (isUnknown) this.#db.suspect = true;
     this.#answer(isUnknown ? "io" : outcome, answer);
+  }
+
+  /** An application has synced the WAL: what it has committed must survive the primary's power. */
+  walSynced(): Outcome {
+    this.#isSyncExpected = true;
+    const { arbiter, host } = this.#db;
+    const position = this.#volatile;
+    // Without the right to write nobody here is in the middle of a commit.
+    if (position === undefined || arbiter === undefined || host.isPrimary()) return "ok";
+    const sync: PendingSync = { answer: undefined };
+    this.#lastSync = sync;
+    arbiter.makeDurable(position, (isDurable) => {
+      // One failure is told once: what comes after it is not to blame.
+      if (this.#volatile === position) this.#volatile = undefined;
+      // SQLite takes the transaction for rolled back; the log has it.
+      if (!isDurable) this.#db.suspect = true;
+      sync.answer?.(isDurable ? "ok" : "io");
+    });
+    return "later";
+  }
+
+  /** Told once, after `walSynced` has answered "later". */
+  whenSynced(answer: (outcome: FinalOutcome) => void): void {
+    assert(this.#lastSync !== undefined, "a sync that waits");
+    this.#lastSync.answer = answer;
+    this.#lastSync = undefined;
   }
 
   #carryOut(isCommitted: boolean, { encoded, spool, settle }: Pending): FinalOutcome {

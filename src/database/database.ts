@@ -9,7 +9,7 @@ import { CommitForwarding } from "./commit-forwarding.ts";
 import type { ChangedPages, Commit, WalRange } from "./commit.ts";
 import type { DatabaseFiles, FileKind } from "./database-files.ts";
 import type { DatabaseStatus } from "./engine.ts";
-import type { CommitArbiter, Decision } from "./forwarded-commit.ts";
+import type { CommitArbiter, Decision, Durability } from "./forwarded-commit.ts";
 import type { DatabaseHost, KernelCache } from "./host.ts";
 import { noKernelCache } from "./host.ts";
 import type { TransactionLog } from "./log/transaction-log.ts";
@@ -184,10 +184,10 @@ export class Database implements WalCaptureOwner {
   /** Sends a commit to the primary; `settle` carries out here what was decided there. */
   submit(
     commit: Commit,
-    isDurable: boolean,
+    durability: Durability,
     settle: (decision: Decision) => FinalOutcome,
   ): Outcome {
-    return this.#forwarding.submit(commit, isDurable, settle);
+    return this.#forwarding.submit(commit, durability, settle);
   }
 
   /**
@@ -300,8 +300,11 @@ export class Database implements WalCaptureOwner {
     const file = this.files.get(kind);
     if (file === undefined || kind === "shm") return "ok";
     // After a power cut the log alone is read: what it holds need not be durable in the WAL as well.
-    if (kind === "wal") this.#syncLog();
-    else if (kind === "journal") {
+    if (kind === "wal") {
+      this.#syncLog();
+      return this.#forwarding.walSynced();
+    }
+    if (kind === "journal") {
       file.sync();
       this.files.syncNames();
       this.#rollback.journalSynced();
@@ -318,6 +321,11 @@ export class Database implements WalCaptureOwner {
     if (kind === "wal") this.#forgetWal();
     this.files.remove(kind);
     return "ok";
+  }
+
+  /** Told once, after `sync` has answered "later". */
+  whenSynced(then: (outcome: FinalOutcome) => void): void {
+    this.#forwarding.whenSynced(then);
   }
 
   /** SQLite takes a transaction for rolled back whose sync has failed; the log has it. */
@@ -438,8 +446,7 @@ export class Database implements WalCaptureOwner {
     };
     const commit = this.newCommit(open, pageCount, range);
     if (!this.host.isPrimary()) {
-      // Whether the application will sync is not known yet, and then it would sync here only.
-      return this.submit(commit, true, (decision) => {
+      return this.submit(commit, "when-synced", (decision) => {
         if (decision === "unchanged") {
           this.adoptWal(open, pageCount, false);
           return "ok";

@@ -10,6 +10,11 @@ import type { LtxBytes } from "./log/transaction-log.ts";
 export interface CommitArbiter {
   /** `decided` is called once, after this has returned. */
   submit(commit: ForwardedCommit, decided: (isCommitted: boolean) => void): void;
+  /**
+   * Has the primary bring everything up to a position onto its disk. `done` is called once, after
+   * this has returned; with false when that cannot be had in time.
+   */
+  makeDurable(position: Position, done: (isDurable: boolean) => void): void;
 }
 
 /** One transaction on its way to the primary. */
@@ -22,6 +27,12 @@ export interface ForwardedCommit {
   /** The application wants it to survive a power cut once it is told of the commit. */
   readonly isDurable: boolean;
 }
+
+/**
+ * Whether a commit must be on the primary's disk. "when-synced": when the application syncs, which in
+ * WAL mode it does, or does not do, after the commit.
+ */
+export type Durability = "now" | "never" | "when-synced";
 
 /** What became of a submitted commit. */
 export type Decision = "committed" | "refused" | "unchanged";

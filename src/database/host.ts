@@ -34,6 +34,11 @@ export interface KernelCache {
   invalidate(kind: FileKind, offsetBytes: number, lengthBytes: number): void;
   /** These bytes are now in the file; puts them into the kernel's cache. The bytes are copied. */
   store(kind: FileKind, offsetBytes: number, data: Uint8Array): void;
+  /**
+   * The same for bytes within the file that mean nothing to anybody yet: they may arrive together with
+   * what was stored just before and of what is stored like this next, in any order.
+   */
+  storeAhead(kind: FileKind, offsetBytes: number, data: Uint8Array): void;
   /** The name has appeared or vanished. */
   invalidateName(kind: FileKind): void;
   /** Bytes of a file as its mappings show them now; undefined when the kernel caches none. */
@@ -51,6 +56,7 @@ export interface KernelCache {
 export const noKernelCache: KernelCache = {
   invalidate: () => undefined,
   store: () => undefined,
+  storeAhead: () => undefined,
   invalidateName: () => undefined,
   retrieve: (_kind, _offset, _length, then) => then(undefined),
   settled: (then) => then(),

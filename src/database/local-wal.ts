@@ -42,8 +42,11 @@ export class LocalWal {
   readonly #locks: DaemonLocks;
   readonly #checksum = new WalChecksum(false);
   #used = 0;
-  /** Bytes handed to the kernel since the last publication. */
+  /** Bytes for the kernel since the last publication. */
   #storedBytes = 0;
+  /** Those that it has not been handed yet; they follow each other and end at this file offset. */
+  readonly #unstored: Uint8Array[] = [];
+  #unstoredEnd = 0;
   /** File offset of `buffer[0]`. */
   #at = 0;
   readonly #pending: number[] = [];
@@ -105,10 +108,24 @@ export class LocalWal {
   #tellKernel(): void {
     this.#storedBytes += this.#used;
     if (this.#storedBytes <= MAX_STORED_BYTES) {
-      this.#db.kernel.store("wal", this.#at, buffer.subarray(0, this.#used));
+      if (this.#unstored.length > 0 && this.#unstoredEnd !== this.#at) this.#store();
+      this.#unstored.push(buffer.slice(0, this.#used));
+      this.#unstoredEnd = this.#at + this.#used;
     } else {
+      this.#store();
       this.#db.kernel.invalidate("wal", this.#at, this.#used);
     }
+  }
+
+  /**
+   * Once for all transactions that are shown together: each store is a trip through the thread pool.
+   * Two of them at once would be wrong, because the kernel zeroes what is behind the end of the file.
+   */
+  #store(): void {
+    if (this.#unstored.length === 0) return;
+    const bytes = this.#unstored.length === 1 ? this.#unstored[0]! : Buffer.concat(this.#unstored);
+    this.#db.kernel.store("wal", this.#unstoredEnd - bytes.length, bytes);
+    this.#unstored.length = 0;
   }
 
   /** The frames appended so far become committed in this node's view. */
@@ -134,6 +151,7 @@ export class LocalWal {
     const { store, wal } = this.#db;
     const { frames } = store;
     this.flush();
+    this.#store();
     this.#storedBytes = 0;
     const header = wal.header;
     yield* this.#withIndex(function* (this: LocalWal) {
@@ -184,11 +202,11 @@ export class LocalWal {
       if (dirty.block > 0 && this.#db.files.size("shm") < start + WAL_INDEX_BLOCK_SIZE) {
         // Nobody has mapped this block yet: the kernel drops a part of a page it does not have,
         // and SQLite takes a file that is too short for an error.
-        this.#storeIndex(start, block);
+        this.#storeIndexAhead(start, block);
         continue;
       }
       for (const range of dirtyByteRanges(dirty, MERGE_GAP_BYTES)) {
-        this.#storeIndex(start + range.start, block.subarray(range.start, range.end));
+        this.#storeIndexAhead(start + range.start, block.subarray(range.start, range.end));
       }
     }
     this.#storeHeader(this.#indexHeader(header, frames.count));
@@ -369,5 +387,11 @@ export class LocalWal {
   #storeIndex(offset: number, bytes: Uint8Array): void {
     this.#db.files.getOrCreate("shm").writeAt(bytes, 0, bytes.length, offset);
     this.#db.kernel.store("shm", offset, bytes);
+  }
+
+  /** Entries of frames that the header does not count yet. */
+  #storeIndexAhead(offset: number, bytes: Uint8Array): void {
+    this.#db.files.getOrCreate("shm").writeAt(bytes, 0, bytes.length, offset);
+    this.#db.kernel.storeAhead("shm", offset, bytes);
   }
 }

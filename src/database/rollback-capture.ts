@@ -374,7 +374,7 @@ export class RollbackCapture {
     }
     dirty.seal(pageCount);
     const commit = this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE);
-    return this.#db.submit(commit, dirty.synced, (decision) => {
+    return this.#db.submit(commit, dirty.synced ? "now" : "never", (decision) => {
       if (decision === "refused") {
         // SQLite would leave the journal to the next one who opens the database, here nobody may.
         this.takeBack();

@@ -27,6 +27,8 @@ export interface WriteEngine {
   endReservation(database: string): Promise<void>;
   /** What became of the commit of a `commit` event. */
   decideCommit(database: string, commit: number, isCommitted: boolean): Promise<void>;
+  /** What became of the request of a `sync` event. */
+  decideSync(database: string, sync: number, isDurable: boolean): Promise<void>;
 
   /** Whether a database has, or has had, this position in the present history. */
   hasPosition(database: string, position: Position): Promise<boolean>;
@@ -60,7 +62,8 @@ export type WriteEvent =
   | WriterLeftEvent
   /** The database has moved on without us, so the right is not ours any more. */
   | { readonly type: "right-lost"; readonly database: string }
-  | CommitEvent;
+  | CommitEvent
+  | SyncEvent;
 
 export interface WriterLeftEvent {
   readonly type: "writer-left";
@@ -70,6 +73,15 @@ export interface WriterLeftEvent {
   readonly isReturned: boolean;
   /** Another application here is about to use it. */
   readonly hasNext: boolean;
+}
+
+/** An application on a replica wants the primary to sync its log, and waits for `decideSync`. */
+export interface SyncEvent {
+  readonly type: "sync";
+  readonly database: string;
+  readonly sync: number;
+  /** What must be on the disk. */
+  readonly position: Position;
 }
 
 /** An application on a replica commits, and waits for `decideCommit`. */

@@ -40,6 +40,8 @@ import type {
 } from "./messages.ts";
 import { isDatabaseName } from "./names.ts";
 import { Outbox, Retrievals } from "./notifier.ts";
+import type { NotificationGroup } from "./notifier.ts";
+import { Resting } from "./resting.ts";
 import { SyncService } from "./sync-service.ts";
 import { WriteService } from "./write-service.ts";
 
@@ -50,7 +52,7 @@ export interface ServiceOptions {
   readonly words: Int32Array;
   readonly logger: Logger;
   post(event: MountEvent, transfer: ArrayBuffer[]): void;
-  sendNotifications(messages: Uint8Array[], batch: number): void;
+  sendNotifications(groups: NotificationGroup[], batch: number): void;
   /** Writes a notification that cannot block; false when the kernel does not know the inode. */
   writeNotification(message: Uint8Array): boolean;
   /** Makes the kernel call `wake` after the requests that are already waiting. */
@@ -82,6 +84,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   /** Of all databases together, so that their number does not matter. */
   readonly #files: Files = new FilePool(nodeFiles);
   readonly #snapshots = new Map<number, Snapshot>();
+  readonly #resting = new Resting();
   readonly #scrubs = new Map<string, Scrub>();
   readonly #changed = new Set<string>();
   readonly #soon: (() => void)[] = [];
@@ -119,7 +122,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#phase = options.data.phase;
     const at = SHARED_COMMIT_DEADLINE_OFFSET_BYTES;
     this.#commitDeadline = new Float64Array(options.words.buffer, at, 1);
-    this.#outbox = new Outbox((messages, batch) => options.sendNotifications(messages, batch));
+    this.#outbox = new Outbox((groups, batch) => options.sendNotifications(groups, batch));
     const retrievals = new Retrievals((message) => options.writeNotification(message));
     const plainDirectory = path.join(options.data.dataDirectory, "files");
     this.fileSystem = new LitefsFileSystem(
@@ -226,8 +229,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
 
   #releaseFiles(entry: DatabaseEntry): void {
-    if (entry.openCount("any") > 0 || entry.isBusy) return;
-    entry.rest();
+    if (entry.openCount("any") === 0 && !entry.isBusy) this.#resting.add(entry);
   }
 
   wake(): void {
@@ -290,6 +292,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       case "lose-right":
       case "deny-writers":
       case "decide-commit":
+      case "decide-sync":
       case "has-position":
       case "end-reservation":
         this.#writes.handle(request);
@@ -531,6 +534,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
 
   #enforceRetention(olderThanMs: number): void {
+    this.#resting.restAll();
     for (const entry of this.fileSystem.entries.values()) {
       const { db } = entry;
       try {

@@ -19,6 +19,8 @@ export class DeferredAnswers {
     db: Database,
     outcome: Outcome,
     then: (final: FinalOutcome) => void,
+    whenDecided: (answer: (final: FinalOutcome) => void) => void = (answer) =>
+      db.whenDecided(answer),
   ): void {
     if (outcome !== "later") {
       then(outcome);
@@ -29,7 +31,7 @@ export class DeferredAnswers {
       if (this.#waiting.delete(key)) then(final);
     };
     this.#waiting.set(key, { pid, db, answer });
-    db.whenDecided(answer);
+    whenDecided(answer);
   }
 
   /**

@@ -4,6 +4,7 @@ import type { Position } from "../lib/position.ts";
 import { positionsEqual } from "../lib/position.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import type { Guard } from "./kernel-entry-locks.ts";
+import { Numbered } from "./numbered.ts";
 import type { Turns } from "./turns.ts";
 import { settleAbandoned, takeBackAtOnce } from "./abandoned-changes.ts";
 import { warnOfLostHalt } from "./write-turn-kinds.ts";
@@ -56,8 +57,8 @@ export class KernelTurns implements Turns {
   #isReturnDue = false;
   /** Processes that wait for the halt lock. */
   #halts: HaltTurn[] = [];
-  #nextCommit = 1;
-  readonly #commits = new Map<number, Submitted>();
+  readonly #commits = new Numbered<Submitted>();
+  readonly #syncs = new Numbered<(isDurable: boolean) => void>();
 
   constructor(entry: DatabaseEntry, host: WriteTurnsHost, guard: Guard) {
     this.#entry = entry;
@@ -382,15 +383,22 @@ export class KernelTurns implements Turns {
     { position, ltx, path, isDurable }: ForwardedCommit,
     decided: (is: boolean) => void,
   ): void {
-    const commit = this.#nextCommit++;
-    this.#commits.set(commit, { position, decided });
+    const commit = this.#commits.add({ position, decided });
     const database = this.#entry.db.name;
     this.#host.tell({ type: "commit", database, commit, position, ltx, path, isDurable });
   }
 
+  makeDurable(position: Position, done: (isDurable: boolean) => void): void {
+    const sync = this.#syncs.add(done);
+    this.#host.tell({ type: "sync", database: this.#entry.db.name, sync, position });
+  }
+
+  decideSync(sync: number, isDurable: boolean): void {
+    this.#syncs.take(sync)?.(isDurable);
+  }
+
   decide(commit: number, isCommitted: boolean): void {
-    const submitted = this.#commits.get(commit);
-    this.#commits.delete(commit);
+    const submitted = this.#commits.take(commit);
     if (submitted === undefined) return;
     const { db } = this.#entry;
     if (isCommitted && this.#position !== undefined) {

@@ -444,8 +444,12 @@ export class LitefsFileSystem implements FuseHandler {
     const node = this.#nodes.get(request.nodeId);
     if (node?.type === "plain") this.#plainRequests.fsync(request, node);
     else if (node?.type === "file") {
+      const { uniqueLo, uniqueHi } = request;
+      const { db } = node.entry;
+      const answer = (final: FinalOutcome): void => this.#replyOutcome(uniqueLo, uniqueHi, final);
+      const whenSynced = (then: typeof answer): void => db.whenSynced(then);
       try {
-        this.#replyFinal(request, sync(node));
+        this.#deferred.whenFinal(request, db, sync(node), answer, whenSynced);
       } finally {
         this.#locks.changed(node);
       }

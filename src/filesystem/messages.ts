@@ -8,6 +8,7 @@ import type {
 } from "../database/write-engine.ts";
 import type { WaitSettlement } from "../database/sync-engine.ts";
 import type { SyncPolicy } from "../database/sync-policy.ts";
+import type { NotificationGroup } from "./notifier.ts";
 import type { LockLinkData } from "./lock-messages.ts";
 import type { Position } from "../lib/position.ts";
 import type {
@@ -125,6 +126,13 @@ export type WriteRequest =
       readonly database: string;
       readonly commit: number;
       readonly isCommitted: boolean;
+    }
+  | {
+      readonly type: "decide-sync";
+      readonly id: number;
+      readonly database: string;
+      readonly sync: number;
+      readonly isDurable: boolean;
     };
 
 export interface SnapshotInfo {
@@ -173,7 +181,11 @@ export type MountEvent =
   | { readonly type: "result"; readonly id: number; readonly result: MountResult }
   | { readonly type: "failure"; readonly id: number; readonly code: string; readonly text: string }
   /** Notifications for the main thread to write, in order; then `settledBatch` is this batch. */
-  | { readonly type: "notify"; readonly messages: readonly Uint8Array[]; readonly batch: number }
+  | {
+      readonly type: "notify";
+      readonly groups: readonly NotificationGroup[];
+      readonly batch: number;
+    }
   | { readonly type: "ended"; readonly how: "unmounted" | "stopped" };
 
 /**

@@ -18,14 +18,16 @@ import type {
   WriteEngine,
   WriteEvent,
 } from "../database/write-engine.ts";
-import { nodeFiles } from "../database/files.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import type { SyncEngine, WaitSettlement } from "../database/sync-engine.ts";
 import type { SyncPolicy } from "../database/sync-policy.ts";
+import { KeptFiles } from "../database/log/kept-files.ts";
 import { LogReader } from "../database/log/log-reader.ts";
 import { errorCode, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { positionsEqual } from "../lib/position.ts";
 import type { Position } from "../lib/position.ts";
+import { positionAfter } from "../ltx/position-after.ts";
 import { waitsForNames, writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
@@ -112,6 +114,9 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   readonly #writeListeners: ((event: WriteEvent) => void)[] = [];
   #onCommitWaits: (database: string, position: Position) => void = () => undefined;
   readonly #readers = new Map<string, LogReader>();
+  readonly #logFiles = new KeptFiles();
+  /** Commits of applications here, by database, whose outcome is known and not carried out yet. */
+  readonly #deciding = new Map<string, Promise<unknown>>();
   readonly #ended = Promise.withResolvers<"unmounted" | "stopped">();
   #worker: Worker | undefined;
   #lockThread: LockThread | undefined;
@@ -254,6 +259,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   async close(): Promise<void> {
     this.#stopping = true;
     this.#deviceFd = -1;
+    this.#logFiles.close();
     await this.#stopLockThread();
     await this.#worker?.terminate();
   }
@@ -272,7 +278,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     if (state === undefined) return Promise.resolve({ kind: "unavailable" });
     let reader = this.#readers.get(database);
     if (reader === undefined) {
-      reader = new LogReader(nodeFiles, this.#directoryOf(database));
+      reader = new LogReader(this.#logFiles, this.#directoryOf(database));
       this.#readers.set(database, reader);
     }
     const { logSegment: segment, logOffsetBytes: offsetBytes, position } = state;
@@ -319,7 +325,26 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     ltx: readonly Uint8Array[],
     isDurable = false,
   ): Promise<ApplyResult> {
+    if (!isDurable) {
+      const deciding = this.#deciding.get(database);
+      if (deciding !== undefined) await deciding.catch(() => undefined);
+      const position = this.#positionIfThere(database, ltx);
+      if (position !== undefined) return { kind: "applied", position };
+    }
     return (await this.#call({ type: "apply", database, ltx, isDurable })) as ApplyResult;
+  }
+
+  /**
+   * What an application here has committed comes by the stream as well, an instant later. The mount
+   * thread need not be woken for it.
+   */
+  #positionIfThere(database: string, ltx: readonly Uint8Array[]): Position | undefined {
+    const state = this.databases.get(database);
+    const last = ltx.at(-1);
+    if (state?.status !== "ok" || last === undefined) return undefined;
+    const after = positionAfter(last);
+    if (after === undefined || !positionsEqual(after, state.position)) return undefined;
+    return state.position;
   }
 
   async applyLtxFile(database: string, file: string, isDurable = false): Promise<ApplyResult> {
@@ -394,7 +419,16 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     return (await this.#call({ type: "has-position", database, position })) as boolean;
   }
   async decideCommit(database: string, commit: number, isCommitted: boolean): Promise<void> {
-    await this.#call({ type: "decide-commit", database, commit, isCommitted });
+    const deciding = this.#call({ type: "decide-commit", database, commit, isCommitted });
+    this.#deciding.set(database, deciding);
+    try {
+      await deciding;
+    } finally {
+      if (this.#deciding.get(database) === deciding) this.#deciding.delete(database);
+    }
+  }
+  async decideSync(database: string, sync: number, isDurable: boolean): Promise<void> {
+    await this.#call({ type: "decide-sync", database, sync, isDurable });
   }
   onWriteEvent(listener: (event: WriteEvent) => void): void {
     this.#writeListeners.push(listener);
@@ -513,13 +547,14 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     if (!this.#stopping) this.#fatal(new Error("cannot notify the kernel", { cause: error }));
   }
 
-  async #notify({ messages, batch }: Extract<MountEvent, { type: "notify" }>): Promise<void> {
+  #write(message: Uint8Array): Promise<unknown> {
+    const written = writeNotificationAsync(this.#mountFd, message);
+    return waitsForNames(message) ? this.#orAfterPause(written) : written;
+  }
+
+  async #notify({ groups, batch }: Extract<MountEvent, { type: "notify" }>): Promise<void> {
     try {
-      for (const message of messages) {
-        const written = writeNotificationAsync(this.#mountFd, message);
-        if (waitsForNames(message)) await this.#orAfterPause(written);
-        else await written;
-      }
+      for (const group of groups) await Promise.all(group.map((message) => this.#write(message)));
     } catch (error) {
       this.#cannotNotify(error);
       return;

@@ -36,9 +36,9 @@ const service = new DatabaseService({
   logger,
   lockLink: data.lockLink === undefined ? undefined : new LockLink(data.lockLink),
   post: (event: MountEvent, transfer: ArrayBuffer[]) => port.postMessage(event, transfer),
-  sendNotifications: (messages, batch) => {
-    const buffers = messages.map((bytes) => bytes.buffer as ArrayBuffer);
-    port.postMessage({ type: "notify", messages, batch } satisfies MountEvent, buffers);
+  sendNotifications: (groups, batch) => {
+    const buffers = groups.flat().map((bytes) => bytes.buffer as ArrayBuffer);
+    port.postMessage({ type: "notify", groups, batch } satisfies MountEvent, buffers);
   },
   writeNotification: (message) => writeNotification(deviceFd, message) === "ok",
   wakeSelf: () => {

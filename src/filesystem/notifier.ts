@@ -8,24 +8,36 @@ import { nameOf } from "./names.ts";
 const STORE_MAX_BYTES = 512 * 1024;
 const PAGE_BYTES = 4096;
 
+/** Messages that may be written in any order, each of them one write by a thread of the pool. */
+export type NotificationGroup = Uint8Array[];
+/** What one database has to say must not take all of the pool's threads. */
+const GROUP_MAX = 4;
+
 /**
  * The outbox of notifications to the kernel. The mount thread fills it and never writes STORE and
  * INVAL itself: they wait for page locks that a READ still unanswered by this thread may hold. The
  * main thread writes them in order and reports how far it has come.
  */
 export class Outbox {
-  #batch: Uint8Array[] = [];
+  #batch: NotificationGroup[] = [];
   #sentBatches = 0;
   #settledBatches = 0;
   readonly #settling: { readonly batch: number; readonly resume: () => void }[] = [];
-  readonly #send: (messages: Uint8Array[], batch: number) => void;
+  readonly #send: (groups: NotificationGroup[], batch: number) => void;
 
-  constructor(send: (messages: Uint8Array[], batch: number) => void) {
+  constructor(send: (groups: NotificationGroup[], batch: number) => void) {
     this.#send = send;
   }
 
   push(message: Uint8Array): void {
-    this.#batch.push(message);
+    this.#batch.push([message]);
+  }
+
+  /** Written at the same time as the message before it. */
+  pushAhead(message: Uint8Array): void {
+    const group = this.#batch.at(-1);
+    if (group !== undefined && group.length < GROUP_MAX) group.push(message);
+    else this.#batch.push([message]);
   }
 
   /** Calls back once everything pushed so far has been written. */
@@ -104,6 +116,19 @@ export class EntryCache implements KernelCache {
   }
 
   store(kind: FileKind, offsetBytes: number, data: Uint8Array): void {
+    this.#store(kind, offsetBytes, data, (message) => this.#outbox.push(message));
+  }
+
+  storeAhead(kind: FileKind, offsetBytes: number, data: Uint8Array): void {
+    this.#store(kind, offsetBytes, data, (message) => this.#outbox.pushAhead(message));
+  }
+
+  #store(
+    kind: FileKind,
+    offsetBytes: number,
+    data: Uint8Array,
+    push: (message: Uint8Array) => void,
+  ): void {
     const node = this.#entry.nodes.get(kind);
     if (node === undefined || node.lookups === 0) return;
     for (let done = 0; done < data.length;) {
@@ -111,7 +136,7 @@ export class EntryCache implements KernelCache {
       const at = offsetBytes + done;
       const limit = STORE_MAX_BYTES - (at % PAGE_BYTES);
       const piece = data.subarray(done, done + limit);
-      this.#outbox.push(storeData(node.id, at, [piece]));
+      push(storeData(node.id, at, [piece]));
       done += piece.length;
     }
   }

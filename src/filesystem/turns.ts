@@ -41,4 +41,5 @@ export interface Turns extends CommitArbiter {
   /** This node has become the primary, or has stopped being it. */
   roleChanged(): void;
   decide(commit: number, isCommitted: boolean): void;
+  decideSync(sync: number, isDurable: boolean): void;
 }

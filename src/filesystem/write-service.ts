@@ -71,12 +71,23 @@ export class WriteService {
         this.#hasPosition(id, request.database, request.position);
         return;
       case "decide-commit":
-        this.#host.find(request.database)?.turns.decide(request.commit, request.isCommitted);
+        this.#decide(request);
+        return;
+      case "decide-sync":
+        this.#host.find(request.database)?.turns.decideSync(request.sync, request.isDurable);
         this.#host.reply(id, undefined);
         return;
       default:
         assertNever(request);
     }
+  }
+
+  #decide({ id, database, commit, isCommitted }: Extract<WriteRequest, { type: "decide-commit" }>) {
+    const entry = this.#host.find(database);
+    entry?.turns.decide(commit, isCommitted);
+    // The stream is about to bring it too: the main thread can see that it is here.
+    if (entry !== undefined && isCommitted) this.#host.publish(entry);
+    this.#host.reply(id, undefined);
   }
 
   #hasPosition(id: number, database: string, { txid, checksum }: Position): void {

@@ -18,6 +18,7 @@ import type {
 } from "./write-turn-kinds.ts";
 import { isReading, isWriting, takeReadLock, WriteDoor } from "./write-door.ts";
 import type { LockOwner } from "./write-door.ts";
+import { Numbered } from "./numbered.ts";
 import type { Turns } from "./turns.ts";
 
 /** For so long a reader who is expected to write waits for his turn, and then just reads. */
@@ -61,8 +62,8 @@ export class WriteTurns implements Turns {
   #isHalted = false;
   /** The right was recalled in the meantime, and goes back after that. */
   #isReturnDue = false;
-  #nextCommit = 1;
-  readonly #commits = new Map<number, (isCommitted: boolean) => void>();
+  readonly #commits = new Numbered<(isCommitted: boolean) => void>();
+  readonly #syncs = new Numbered<(isDurable: boolean) => void>();
 
   constructor(entry: DatabaseEntry, host: WriteTurnsHost) {
     this.#entry = entry;
@@ -559,15 +560,22 @@ export class WriteTurns implements Turns {
 
   submit(commit: ForwardedCommit, decided: (isCommitted: boolean) => void): void {
     const { position, ltx, path, isDurable } = commit;
-    const number = this.#nextCommit++;
-    this.#commits.set(number, decided);
+    const number = this.#commits.add(decided);
     const database = this.#entry.db.name;
     this.#host.tell({ type: "commit", database, commit: number, position, ltx, path, isDurable });
   }
 
+  makeDurable(position: Position, done: (isDurable: boolean) => void): void {
+    const sync = this.#syncs.add(done);
+    this.#host.tell({ type: "sync", database: this.#entry.db.name, sync, position });
+  }
+
+  decideSync(sync: number, isDurable: boolean): void {
+    this.#syncs.take(sync)?.(isDurable);
+  }
+
   decide(commit: number, isCommitted: boolean): void {
-    const decided = this.#commits.get(commit);
-    this.#commits.delete(commit);
+    const decided = this.#commits.take(commit);
     if (decided === undefined) return;
     decided(isCommitted);
     const { db } = this.#entry;

@@ -22,6 +22,8 @@ export class FakeWriteEngine implements WriteEngine {
   /** What a forwarded transaction comes to. */
   forwardResult: ForwardResult = { kind: "committed", position: ZERO_POSITION };
   isRightInUse = false;
+  /** What `makeDurable` answers. */
+  durable: Position | undefined;
   accepts = true;
   readonly #loans = new Map<string, string>();
   readonly #waiting = new Map<string, Waiting[]>();
@@ -93,6 +95,14 @@ export class FakeWriteEngine implements WriteEngine {
   decideCommit(database: string, commit: number, isCommitted: boolean): Promise<void> {
     this.calls.push(`decide ${database} ${commit} ${isCommitted}`);
     return Promise.resolve();
+  }
+  decideSync(database: string, sync: number, isDurable: boolean): Promise<void> {
+    this.calls.push(`decide-sync ${database} ${sync} ${isDurable}`);
+    return Promise.resolve();
+  }
+  makeDurable(database: string): Promise<Position | undefined> {
+    this.calls.push(`make-durable ${database}`);
+    return Promise.resolve(this.durable);
   }
   hasPosition(database: string, position: Position): Promise<boolean> {
     return Promise.resolve(this.known.has(`${database} ${formatPosition(position)}`));

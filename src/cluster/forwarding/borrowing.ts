@@ -1,11 +1,19 @@
 import { randomBytes } from "node:crypto";
-import type { CommitEvent, WriteEngine, WriterLeftEvent } from "../../database/write-engine.ts";
+import type {
+  CommitEvent,
+  SyncEvent,
+  WriteEngine,
+  WriterLeftEvent,
+} from "../../database/write-engine.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorText } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { formatPosition } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
-import type { BorrowedRight, PrimaryLink } from "./primary-link.ts";
+import type { BorrowedRight } from "./borrowed-right.ts";
+import { LoanChannel } from "./loan-channel.ts";
+import type { SubmitResult } from "./loan-channel.ts";
+import type { PrimaryLink } from "./primary-link.ts";
 import type { ForwardingStatistics, ForwardOutcome } from "./statistics.ts";
 
 export interface BorrowingOptions {
@@ -314,9 +322,8 @@ export class Borrowing {
       log.warn("refused a commit: the right to write has ended", { db: this.#database });
       return "refused";
     }
-    const signal = AbortSignal.timeout(timeoutMs);
     try {
-      const result = await link.submit(this.#database, loan, event, event.isDurable, signal);
+      const result = await within(timeoutMs, (signal) => this.#send(link, loan, event, signal));
       if (result === "committed") return "committed";
       log.warn("the primary refused a transaction", { db: this.#database, reason: result.refused });
       this.#ended();
@@ -330,36 +337,104 @@ export class Borrowing {
     return await this.#resolve(loan, event.position);
   }
 
+  #send(
+    link: PrimaryLink,
+    loan: string,
+    event: CommitEvent,
+    signal: AbortSignal,
+  ): Promise<SubmitResult> {
+    const channel = this.#right?.channel;
+    const { ltx, isDurable } = event;
+    if (channel !== undefined && ltx !== undefined && LoanChannel.carries(ltx)) {
+      return channel.submit(ltx, isDurable, signal);
+    }
+    return link.submit(this.#database, loan, event, isDurable, signal);
+  }
+
   /**
    * The primary may have the transaction or not. It, or the one after it, is asked for the position
    * until somebody knows. Whoever answers "no" will never take it any more.
    */
   async #resolve(loan: string, position: Position): Promise<ForwardOutcome> {
-    const { clock, log, timeoutMs } = this.#options;
-    const deadlineMs = clock.monotonicMs() + timeoutMs;
-    while (clock.monotonicMs() < deadlineMs) {
-      const link = this.#options.link();
-      // A connection that has lost something on the way answers nothing: each try has its own.
-      const leftMs = Math.max(1, deadlineMs - clock.monotonicMs());
-      const signal = AbortSignal.timeout(Math.ceil(Math.min(leftMs, RESOLVE_TRY_MS)));
-      try {
-        if (link !== undefined) {
-          const has = await link.resolve(this.#database, loan, position, signal);
-          if (!has) this.#ended();
-          return has ? "committed" : "refused";
-        }
-      } catch (error) {
-        if (signal.aborted) link?.close();
-        log.debug("cannot resolve a transaction yet", { error: errorText(error) });
-      }
-      await clock.sleep(RESOLVE_EVERY_MS);
-    }
+    const { log } = this.#options;
+    const has = await this.#askUntilAnswered((link, signal) =>
+      link.resolve(this.#database, loan, position, signal),
+    );
+    if (has === false) this.#ended();
+    if (has !== undefined) return has ? "committed" : "refused";
     log.error("the outcome of a transaction is unknown: it will appear here if it was committed", {
       db: this.#database,
       position: formatPosition(position),
     });
     this.#ended();
     return "unknown";
+  }
+
+  /** An application wants what the primary has committed for it on the primary's disk. */
+  async sync({ sync, position }: SyncEvent): Promise<void> {
+    const { engine, log } = this.#options;
+    let isDurable: boolean | undefined;
+    // LiteFS syncs what it is sent before it says that it has it.
+    if (this.#right?.isHeld === false) isDurable = true;
+    else {
+      isDurable = await this.#askUntilAnswered((link, signal) => {
+        const channel = this.#right?.channel;
+        if (channel !== undefined) return channel.sync(position, signal);
+        return link.makeDurable(this.#database, position, signal);
+      });
+    }
+    if (isDurable !== true) {
+      log.error("the primary cannot say that a transaction is on its disk", {
+        db: this.#database,
+        position: formatPosition(position),
+      });
+    }
+    await engine.decideSync(this.#database, sync, isDurable === true);
+  }
+
+  /** Asks the primary, or the one after it, until one answers; undefined when none has in time. */
+  async #askUntilAnswered(
+    ask: (link: PrimaryLink, signal: AbortSignal) => Promise<boolean>,
+  ): Promise<boolean | undefined> {
+    const { clock, log, timeoutMs } = this.#options;
+    const deadlineMs = clock.monotonicMs() + timeoutMs;
+    while (clock.monotonicMs() < deadlineMs) {
+      const link = this.#options.link();
+      // A connection that has lost something on the way answers nothing: each try has its own.
+      const leftMs = Math.max(1, deadlineMs - clock.monotonicMs());
+      const tryMs = Math.ceil(Math.min(leftMs, RESOLVE_TRY_MS));
+      let isOver = false;
+      try {
+        if (link !== undefined) {
+          return await within(tryMs, (signal) => {
+            signal.addEventListener("abort", () => (isOver = true), { once: true });
+            return ask(link, signal);
+          });
+        }
+      } catch (error) {
+        if (isOver) link?.close();
+        log.debug("the primary does not answer yet", { error: errorText(error) });
+      }
+      await clock.sleep(RESOLVE_EVERY_MS);
+    }
+    return undefined;
+  }
+}
+
+/**
+ * Aborts what has not ended in time. AbortSignal.timeout goes off even when all is over, and each time
+ * makes an exception with its stack.
+ */
+async function within<Value>(
+  timeoutMs: number,
+  act: (signal: AbortSignal) => Promise<Value>,
+): Promise<Value> {
+  const timeout = new AbortController();
+  const timer = setTimeout(() => timeout.abort(), timeoutMs);
+  try {
+    return await act(timeout.signal);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

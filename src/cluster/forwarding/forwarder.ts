@@ -55,6 +55,11 @@ export class Forwarder {
   #handle(event: WriteEvent): void {
     const { engine, isEnabled, log } = this.#options;
     const { database, type } = event;
+    if (this.#options.isPrimary() && type === "sync") {
+      // The log here has the last word now, and was synced before this was asked.
+      engine.decideSync(database, event.sync, true).catch(() => undefined);
+      return;
+    }
     if (this.#options.isPrimary() && type !== "commit") return;
     if (!isEnabled && type === "writer-waits") {
       engine.denyWriters(database, 0).catch(() => undefined);
@@ -79,6 +84,11 @@ export class Forwarder {
       case "commit":
         borrowing.commit(event).catch((error: unknown) => {
           log.error("cannot decide a commit", { db: database, error: errorText(error) });
+        });
+        return;
+      case "sync":
+        borrowing.sync(event).catch((error: unknown) => {
+          log.error("cannot end a sync", { db: database, error: errorText(error) });
         });
         return;
       default:

@@ -1,3 +1,4 @@
+import type { SyncEngine } from "../../database/sync-engine.ts";
 import type { ForwardResult, WriteEngine, WriteEvent } from "../../database/write-engine.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorText, LitefsError } from "../../lib/errors.ts";
@@ -5,7 +6,7 @@ import type { Logger } from "../../lib/log.ts";
 import type { Position } from "../../lib/position.ts";
 
 export interface LoanDeskOptions {
-  readonly engine: WriteEngine;
+  readonly engine: WriteEngine & Pick<SyncEngine, "makeDurable">;
   readonly clock: Clock;
   readonly log: Logger;
   /** A loan that is not renewed ends after this time; LiteFS's nodes count on 30 s. */
@@ -163,6 +164,14 @@ export class LoanDesk {
     this.#requirePrimary();
     await this.giveBack(database, loan);
     return await this.#options.engine.hasPosition(database, position);
+  }
+
+  /** Syncs the log; false when it does not have this position. */
+  async makeDurable(database: string, position: Position): Promise<boolean> {
+    this.#requirePrimary();
+    const { engine } = this.#options;
+    if (!(await engine.hasPosition(database, position))) return false;
+    return (await engine.makeDurable(database)) !== undefined;
   }
 
   /** This node is not the primary any more: the mount thread has ended the loans already. */

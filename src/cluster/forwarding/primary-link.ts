@@ -1,30 +1,16 @@
 import * as fs from "node:fs";
 import * as http2 from "node:http2";
 import { pipeline } from "node:stream/promises";
-import { errorText, LitefsError } from "../../lib/errors.ts";
-import { formatPosition, parsePosition } from "../../lib/position.ts";
+import { LitefsError } from "../../lib/errors.ts";
+import { formatPosition } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
+import { HOLD, HOLD_HEADER, readLoan, unanswered } from "./borrowed-right.ts";
+import type { BorrowedRight } from "./borrowed-right.ts";
+import type { SubmitResult } from "./loan-channel.ts";
 import { connectHttp2, parsePrimaryUrl } from "../replication/http2-transport.ts";
 
-/** Tells a primary that knows it to keep the answer open, and to say in it when others wait. */
-export const HOLD_HEADER = "litefs-hold";
 /** What the application of a forwarded transaction wants: `1` to have it on the disk. */
 export const DURABLE_HEADER = "litefs-durable";
-
-export interface BorrowedRight {
-  readonly position: Position;
-  /** The primary tells when others wait, and when the loan ends; LiteFS's does not. */
-  readonly isHeld: boolean;
-  /** Set, once each, before the listener is called. */
-  isWanted: boolean;
-  isEnded: boolean;
-  onWanted: () => void;
-  onEnded: () => void;
-  /** Ends the answer, and with it, on a primary that holds it open, the loan. */
-  close(): void;
-}
-
-export type SubmitResult = "committed" | { readonly refused: string };
 
 interface Answer {
   readonly status: number;
@@ -54,11 +40,10 @@ export class PrimaryLink {
     const waiting = new AbortController();
     const onAbort = (): void => waiting.abort();
     signal.addEventListener("abort", onAbort, { once: true });
-    const headers = { [HOLD_HEADER]: "1" };
+    const headers = { [HOLD_HEADER]: HOLD.frames };
     try {
       signal.throwIfAborted();
       const stream = this.#request("POST", "/halt", query, headers, waiting.signal);
-      stream.end();
       return await readLoan(stream);
     } finally {
       signal.removeEventListener("abort", onAbort);
@@ -114,6 +99,15 @@ export class PrimaryLink {
     return answer.trim() === "committed";
   }
 
+  /** Has the primary sync its log; false when it does not have the position. */
+  async makeDurable(database: string, position: Position, signal: AbortSignal): Promise<boolean> {
+    const query = { name: database, pos: formatPosition(position) };
+    const stream = this.#request("POST", "/tx/sync", query, {}, signal);
+    stream.end();
+    const answer = requireOk(await readAnswer(stream));
+    return answer.trim() === "durable";
+  }
+
   #request(
     method: string,
     path: string,
@@ -159,6 +153,7 @@ function readAnswer(stream: http2.ClientHttp2Stream): Promise<Answer> {
     let status = 0;
     let text = "";
     let failure: Error | undefined;
+    let isAnswered = false;
     stream.setEncoding("utf8");
     stream.once("response", (headers) => {
       status = headers[":status"] ?? 0;
@@ -167,97 +162,15 @@ function readAnswer(stream: http2.ClientHttp2Stream): Promise<Answer> {
       if (text.length < 4096) text += String(chunk);
     });
     stream.once("end", () => {
-      if (status !== 0) resolve({ status, text: text.trim() });
-    });
-    stream.on("error", (error) => {
-      failure = error;
-    });
-    stream.once("close", () => reject(unanswered(failure)));
-  });
-}
-
-/** The first line says where the primary stands; the lines after it come while it is held open. */
-function readLoan(stream: http2.ClientHttp2Stream): Promise<BorrowedRight> {
-  return new Promise((resolve, reject) => {
-    let status = 0;
-    let isHeld = false;
-    let text = "";
-    let right: BorrowedRight | undefined;
-    let failure: Error | undefined;
-    stream.setEncoding("utf8");
-    stream.once("response", (headers) => {
-      status = headers[":status"] ?? 0;
-      isHeld = headers[HOLD_HEADER] === "1";
-    });
-    const opened = (line: string): void => {
-      const position = positionOf(line);
-      if (position === undefined) {
-        reject(new LitefsError("FORWARD_FAILED", `the primary sent an unreadable halt lock`));
-        stream.close();
-        return;
-      }
-      right = {
-        position,
-        isHeld,
-        isWanted: false,
-        isEnded: false,
-        onWanted: () => undefined,
-        onEnded: () => undefined,
-        close: () => stream.close(),
-      };
-      resolve(right);
-    };
-    stream.on("data", (chunk: unknown) => {
-      text += String(chunk);
-      if (status !== 200) return;
-      for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n")) {
-        const line = text.slice(0, end);
-        text = text.slice(end + 1);
-        if (right === undefined) opened(line);
-        else if (line === "wanted") {
-          right.isWanted = true;
-          right.onWanted();
-        }
-      }
-    });
-    stream.once("end", () => {
-      if (status === 200 && right === undefined) opened(text);
+      isAnswered = status !== 0;
+      if (isAnswered) resolve({ status, text: text.trim() });
     });
     stream.on("error", (error) => {
       failure = error;
     });
     stream.once("close", () => {
-      if (right === undefined) {
-        const refusal = new LitefsError(
-          "FORWARD_FAILED",
-          `the primary answered ${status}: ${text.trim()}`,
-        );
-        reject(status === 0 ? unanswered(failure) : refusal);
-      } else if (isHeld) {
-        right.isEnded = true;
-        right.onEnded();
-      }
+      // An error is not made unless somebody gets it: its stack costs more than the rest of this.
+      if (!isAnswered) reject(unanswered(failure));
     });
   });
-}
-
-function unanswered(cause: Error | undefined): LitefsError {
-  const message = "the connection to the primary broke before an answer";
-  return new LitefsError("FORWARD_FAILED", message, cause === undefined ? {} : { cause });
-}
-
-/** `{"id":5,"pos":{"TXID":"…","PostApplyChecksum":"…"},"expires":"…"}` */
-function positionOf(json: string): Position | undefined {
-  let pos: unknown;
-  try {
-    const value: unknown = JSON.parse(json);
-    pos = typeof value === "object" && value !== null ? Reflect.get(value, "pos") : undefined;
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw new Error(errorText(error), { cause: error });
-  }
-  if (typeof pos !== "object" || pos === null) return undefined;
-  const txid: unknown = Reflect.get(pos, "TXID");
-  const checksum: unknown = Reflect.get(pos, "PostApplyChecksum");
-  return parsePosition(`${String(txid)}/${String(checksum)}`);
 }

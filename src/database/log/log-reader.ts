@@ -1,6 +1,6 @@
 import * as path from "node:path";
 import type { LargeLtx, LogRead } from "../engine.ts";
-import type { Files, OpenFile } from "../files.ts";
+import type { OpenFile } from "../files.ts";
 import { LitefsError } from "../../lib/errors.ts";
 import type { Position } from "../../lib/position.ts";
 import { halvesToBigint } from "../../ltx/crc64.ts";
@@ -9,6 +9,13 @@ import { formatLtxFilename } from "../../ltx/filename.ts";
 import { decodeTrailer } from "../../ltx/trailer.ts";
 import { decodeRecordHeader, parseSegmentName, RECORD_HEADER_SIZE, RECORD_KIND } from "./record.ts";
 import type { RecordHeader } from "./record.ts";
+
+export type ReadableFile = Pick<OpenFile, "readAt" | "size" | "close">;
+
+export interface LogFiles {
+  open(path: string, options: { readonly readOnly: true }): ReadableFile | undefined;
+  list(directory: string): string[];
+}
 
 /** Where the last complete record ends, as the writer has published it. */
 export interface LogEnd {
@@ -34,11 +41,11 @@ const MAX_CURSORS = 64;
  * is simply not there.
  */
 export class LogReader {
-  readonly #files: Files;
+  readonly #files: LogFiles;
   readonly #directory: string;
   readonly #cursors = new Map<string, Cursor>();
 
-  constructor(files: Files, databaseDirectory: string) {
+  constructor(files: LogFiles, databaseDirectory: string) {
     this.#files = files;
     this.#directory = databaseDirectory;
   }
@@ -199,7 +206,7 @@ interface Batch {
 }
 
 function largeBatch(
-  files: Files,
+  files: LogFiles,
   segmentPath: string,
   offsetBytes: number,
   record: RecordHeader,
@@ -230,7 +237,11 @@ function largeBatch(
   };
 }
 
-function readMore(file: OpenFile, offset: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
+function readMore(
+  file: ReadableFile,
+  offset: number,
+  lengthBytes: number,
+): Uint8Array<ArrayBuffer> {
   const data = new Uint8Array(lengthBytes);
   file.readAt(data, 0, lengthBytes, offset);
   return data;

@@ -1,10 +1,10 @@
-import type { ServerHttp2Stream } from "node:http2";
-import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Loan } from "../../cluster/forwarding/loan-desk.ts";
-import { HOLD_HEADER } from "../../cluster/forwarding/primary-link.ts";
+import { HOLD_HEADER, isHold } from "../../cluster/forwarding/borrowed-right.ts";
 import { errorText } from "../../lib/errors.ts";
 import { formatChecksum, formatTxid } from "../../lib/position.ts";
 import { isDatabaseName } from "../../wire/database-name.ts";
+import { LoanStream } from "../loan-stream.ts";
 import type { NodeApi } from "../node-api.ts";
 import { http2StreamOf } from "../raw-exchange.ts";
 import { nodeIdOf, queryParameter, sendText } from "../replies.ts";
@@ -14,14 +14,15 @@ const MAX_ID = 2n ** 63n - 1n;
 /**
  * POST and DELETE /halt: the right to write a database, as LiteFS's nodes ask for it. Ours say that
  * they understand more: then the answer stays open, says `wanted` when others wait, and ends with
- * the loan; and the loan ends with it.
+ * the loan; and the loan ends with it. Newer ones keep the request open too, and send in it what they
+ * commit.
  */
 export function registerHalt(app: FastifyInstance, node: NodeApi): void {
   app.post("/halt", async (request, reply) => {
     const asked = parseHalt(request, node);
     if (typeof asked === "string") return sendText(reply, 400, asked);
     const stream = http2StreamOf(request);
-    const isHeld = stream !== undefined && request.headers[HOLD_HEADER] === "1";
+    const isHeld = stream !== undefined && isHold(request.headers[HOLD_HEADER]);
     const gone = new AbortController();
     if (stream === undefined) request.raw.socket.once("close", () => gone.abort());
     else stream.once("close", () => gone.abort());
@@ -49,15 +50,12 @@ export function registerHalt(app: FastifyInstance, node: NodeApi): void {
     if (!isHeld) {
       return reply.header("content-type", "text/plain; charset=utf-8").send(text);
     }
-    open(reply, stream, node, text);
-    onWanted = () => {
-      if (stream.writable) stream.write("wanted\n");
-    };
-    onEnded = () => stream.end();
+    const held = new LoanStream(node, stream, asked.database, asked.loan);
+    held.open(request, reply, text);
+    onWanted = () => held.wanted();
+    onEnded = () => held.end();
     if (isWanted) onWanted();
     if (isEnded || stream.destroyed) onEnded();
-    stream.once("close", () => giveBack(node, asked));
-    if (stream.destroyed) giveBack(node, asked);
     return reply;
   });
 
@@ -93,27 +91,4 @@ function describeLoan(id: string, { position, expiresAtMs }: Loan): string {
   };
   const expires = new Date(expiresAtMs).toISOString();
   return `{"id":${id},"pos":${JSON.stringify(pos)},"expires":"${expires}"}\n`;
-}
-
-function open(reply: FastifyReply, stream: ServerHttp2Stream, node: NodeApi, text: string): void {
-  reply.hijack();
-  stream.on("error", (error) => {
-    node.log.debug("the borrower of a right to write left", { error: errorText(error) });
-  });
-  if (stream.destroyed) return;
-  const clusterId = node.clusterId();
-  stream.respond({
-    ":status": 200,
-    "content-type": "text/plain; charset=utf-8",
-    [HOLD_HEADER]: "1",
-    "litefs-id": node.nodeId,
-    ...(clusterId === undefined ? {} : { "litefs-cluster-id": clusterId }),
-  });
-  stream.write(text);
-}
-
-function giveBack(node: NodeApi, { database, loan }: AskedHalt): void {
-  node.loans.giveBack(database, loan).catch((error: unknown) => {
-    node.log.debug("cannot end a halt lock", { db: database, error: errorText(error) });
-  });
 }

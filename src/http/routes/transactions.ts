@@ -16,7 +16,7 @@ const MAX_BYTES_IN_MEMORY = 4 * 1024 * 1024;
 /**
  * POST /tx: a transaction that a node forwards under its halt lock. POST /tx/outcome: what became of
  * one, for a node that has lost the connection before the answer; afterwards it is not taken any
- * more.
+ * more. POST /tx/sync: whether what a node was told is committed is on the disk here.
  */
 export function registerTransactions(app: FastifyInstance, node: NodeApi): void {
   app.post("/tx", async (request, reply) => {
@@ -30,8 +30,7 @@ export function registerTransactions(app: FastifyInstance, node: NodeApi): void 
       return sendText(reply, 409, "the halt lock has expired or was never held");
     }
     const isDurable = request.headers[DURABLE_HEADER] !== "0";
-    const directory = path.dirname(node.engine.snapshotPath(database));
-    const body = await receive(request.raw, directory);
+    const body = await receive(request.raw, () => path.dirname(node.engine.snapshotPath(database)));
     try {
       const result = await node.loans.submit(database, loan, body, isDurable);
       if (result.kind === "committed") return await reply.send("");
@@ -43,6 +42,17 @@ export function registerTransactions(app: FastifyInstance, node: NodeApi): void 
     } finally {
       if (body.path !== undefined) await fs.rm(body.path, { force: true });
     }
+  });
+
+  app.post("/tx/sync", async (request, reply) => {
+    const database = queryParameter(request.query, "name");
+    const position = parsePosition(queryParameter(request.query, "pos") ?? "");
+    if (database === undefined || position === undefined) {
+      return sendText(reply, 400, "name and pos required");
+    }
+    if (!node.role().isPrimary) return sendText(reply, 503, "this node is not the primary");
+    const isDurable = await node.loans.makeDurable(database, position);
+    return sendText(reply, 200, isDurable ? "durable" : "unknown");
   });
 
   app.post("/tx/outcome", async (request, reply) => {
@@ -64,7 +74,7 @@ interface Body {
 }
 
 /** The whole body, in memory or in a file. An incomplete one is an error. */
-async function receive(raw: IncomingMessage, directory: string): Promise<Body> {
+async function receive(raw: IncomingMessage, directory: () => string): Promise<Body> {
   const pieces: Buffer[] = [];
   let sizeBytes = 0;
   let spool: SnapshotSpool | undefined;
@@ -74,7 +84,7 @@ async function receive(raw: IncomingMessage, directory: string): Promise<Body> {
       sizeBytes += piece.length;
       if (spool === undefined && sizeBytes > MAX_BYTES_IN_MEMORY) {
         const name = `tx-${randomBytes(8).toString("hex")}.ltx.tmp`;
-        spool = await SnapshotSpool.create(path.join(directory, name));
+        spool = await SnapshotSpool.create(path.join(directory(), name));
         for (const former of pieces) await spool.write(former);
         pieces.length = 0;
       }

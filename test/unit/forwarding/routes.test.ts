@@ -1,5 +1,8 @@
-import { afterEach, expect, test } from "vitest";
+import { once } from "node:events";
+import * as http2 from "node:http2";
+import { afterEach, expect, onTestFinished, test, vi } from "vitest";
 import { PrimaryLink } from "../../../src/cluster/forwarding/primary-link.ts";
+import { assert } from "../../../src/lib/assert.ts";
 import type { Position } from "../../../src/lib/position.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
 import { serveNode } from "../cluster/node-harness.ts";
@@ -64,6 +67,7 @@ test.each([
   ["/tx?name=app.db", "400 lockID required"],
   ["/tx?name=nowhere.db&lockID=1", "404 database not found"],
   ["/tx/outcome?name=app.db&lockID=1&pos=x", "400 name, lockID and pos required"],
+  ["/tx/sync?name=app.db&pos=x", "400 name and pos required"],
 ])("POST %s is %s", async (path, expected) => {
   const { node } = await serve();
   expect(await post(node, path)).toBe(expected);
@@ -131,6 +135,84 @@ test("a transaction is taken under a loan only, as durable as it says", async ()
   await link.giveBack("app.db", "1", signal());
   expect(await submit(true)).toMatchObject({ refused: expect.any(String) });
   expect(writes.forwarded).toHaveLength(3);
+});
+
+test("the same goes over the request of the loan itself, in any number at once", async () => {
+  const { node, writes } = await serve();
+  const link = linkTo(node);
+  const { channel } = await link.borrow("app.db", "1", signal());
+  assert(channel !== undefined, "both ends know of it");
+  const ltx = Buffer.alloc(300_000, 7);
+  const submit = (isDurable: boolean): Promise<unknown> => channel.submit(ltx, isDurable, signal());
+  expect(await Promise.all([submit(true), submit(false)])).toEqual(["committed", "committed"]);
+  expect(writes.forwarded.map(({ isDurable }) => isDurable)).toEqual([true, false]);
+  expect(Buffer.from(writes.forwarded[1]?.ltx ?? []).equals(ltx)).toBe(true);
+  writes.forwardResult = { kind: "refused", reason: "it follows\nanother history" };
+  expect(await submit(true)).toEqual({ refused: "it follows another history" });
+  // Nobody knows what became of it, so it must be asked for.
+  writes.applyForwarded = () => Promise.reject(new Error("the disk is full"));
+  await expect(submit(true)).rejects.toThrow(/failed.*the disk is full/);
+  node.role = { isPrimary: false, primaryHostname: "other", phase: "replica" };
+  expect(await submit(true)).toMatchObject({ refused: expect.stringMatching(/not the primary/) });
+});
+
+test("a sync is answered when the log is on the disk, and denied for what is not there", async () => {
+  const { node, writes } = await serve();
+  const link = linkTo(node);
+  const { channel } = await link.borrow("app.db", "1", signal());
+  assert(channel !== undefined, "both ends know of it");
+  const ask = (): Promise<boolean[]> =>
+    Promise.all([channel.sync(POSITION, signal()), link.makeDurable("app.db", POSITION, signal())]);
+  expect(await ask()).toEqual([false, false]);
+  expect(writes.calls).not.toContain("make-durable app.db");
+  writes.known.add(`app.db ${formatPosition(POSITION)}`);
+  expect(await ask()).toEqual([false, false]);
+  writes.durable = POSITION;
+  expect(await ask()).toEqual([true, true]);
+  writes.makeDurable = () => Promise.reject(new Error("an error of the disk"));
+  await expect(channel.sync(POSITION, signal())).rejects.toThrow(/an error of the disk/);
+});
+
+test("what is under way when the connection breaks has no answer", async () => {
+  const { node, writes } = await serve();
+  const link = linkTo(node);
+  const right = await link.borrow("app.db", "1", signal());
+  assert(right.channel !== undefined, "both ends know of it");
+  writes.applyForwarded = () => new Promise(() => undefined);
+  const under = right.channel.submit(Buffer.from("ltx"), true, signal());
+  link.close();
+  await expect(under).rejects.toThrow(/broke before an answer/);
+  await vi.waitFor(() => expect(right.isEnded).toBe(true));
+  const after = right.channel.submit(Buffer.from("ltx"), true, signal());
+  await expect(after).rejects.toThrow(/broke before an answer/);
+});
+
+test("a node of before frames keeps its right, and one that sends nonsense loses it", async () => {
+  const { node } = await serve();
+  const session = http2.connect(node.url);
+  onTestFinished(() => session.destroy());
+  const ask = (hold: string, id: string): http2.ClientHttp2Stream =>
+    session.request({
+      ":method": "POST",
+      ":path": `/halt?name=app.db&id=${id}`,
+      "litefs-id": REPLICA,
+      "litefs-hold": hold,
+    });
+  const former = ask("1", "1");
+  former.end();
+  const [headers] = await once(former, "response");
+  expect(headers).toMatchObject({ ":status": 200, "litefs-hold": "1" });
+  expect(node.api.loans.has("app.db", "1")).toBe(true);
+  former.close();
+  const broken = ask("2", "2");
+  broken.on("error", () => undefined);
+  const [answered] = await once(broken, "response");
+  expect(answered).toMatchObject({ ":status": 200, "litefs-hold": "2" });
+  const closed = new Promise((resolve) => broken.once("close", resolve));
+  broken.write("nonsense, and long enough");
+  await closed;
+  expect(broken.rstCode).toBe(http2.constants.NGHTTP2_PROTOCOL_ERROR);
+  await vi.waitFor(() => expect(node.api.loans.has("app.db", "2")).toBe(false));
 });
 
 test("whoever asks for an outcome gets it for good: his loan ends", async () => {

@@ -95,6 +95,7 @@ function forwarding(mode: JournalMode) {
       locks.block("shm", WAL_WRITE_LOCK);
       locks.block("database", RESERVED_BYTE);
     },
+    makeDurable: () => undefined,
   };
   const local = new LocalWal(db, locks);
   const arrive = (): void => {

@@ -30,6 +30,9 @@ export class FakeKernel implements KernelCache {
     }
     this.shm.set(data, offset);
   }
+  storeAhead(kind: FileKind, offset: number, data: Uint8Array): void {
+    this.store(kind, offset, data);
+  }
   retrieve(
     kind: FileKind,
     offset: number,
