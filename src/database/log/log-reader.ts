@@ -32,7 +32,7 @@ interface Cursor {
 
 /** A transaction beyond this is handed over in pieces. */
 const LARGE_BYTES = 4 * 1024 * 1024;
-/** More readers than this per database search again. */
+/** Places where readers of a database have been, and where others who follow them need not search. */
 const MAX_CURSORS = 64;
 
 /**
@@ -67,6 +67,7 @@ export class LogReader {
     }
     const cursor = this.#find(after, end);
     if (cursor === undefined) return this.#readLegacy(after);
+    this.#noteCursor(after, cursor);
     return this.#readFrom(cursor, after, end, maxBytes);
   }
 
@@ -124,7 +125,7 @@ export class LogReader {
       if (batch.isBase && position.txid !== batch.position?.txid) break;
       if (batch.large !== undefined && batch.position !== undefined) {
         if (ltx.length > 0) break;
-        this.#moveCursor(after, batch.position, { ...at, offsetBytes: batch.offsetBytes });
+        this.#noteCursor(batch.position, { ...at, offsetBytes: batch.offsetBytes });
         return { kind: "large", ltx: batch.large, end: batch.position };
       }
       ltx.push(...batch.ltx);
@@ -133,14 +134,21 @@ export class LogReader {
       if (batch.position !== undefined) position = batch.position;
     }
     if (ltx.length === 0) return { kind: "unavailable" };
-    this.#moveCursor(after, position, at);
+    this.#noteCursor(position, at);
     return { kind: "transactions", ltx, end: position };
   }
 
-  #moveCursor(from: Position, to: Position, at: Cursor): void {
-    this.#cursors.delete(keyOf(from));
-    if (this.#cursors.size >= MAX_CURSORS) this.#cursors.clear();
-    this.#cursors.set(keyOf(to), at);
+  /**
+   * The cursor of where the reader came from stays: another one will come from there too, and to search
+   * for it is to read the heads of all records in front of it.
+   */
+  #noteCursor(to: Position, at: Cursor): void {
+    const key = keyOf(to);
+    this.#cursors.delete(key);
+    this.#cursors.set(key, at);
+    if (this.#cursors.size <= MAX_CURSORS) return;
+    const [oldest] = this.#cursors.keys();
+    if (oldest !== undefined) this.#cursors.delete(oldest);
   }
 
   #nextSegment(name: string): string | undefined {

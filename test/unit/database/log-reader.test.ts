@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { describe, expect, it } from "vitest";
 import { LogReader } from "../../../src/database/log/log-reader.ts";
+import type { LogFiles } from "../../../src/database/log/log-reader.ts";
 import { openDatabase } from "../../../src/database/recover.ts";
 import type { Position } from "../../../src/lib/position.ts";
 import { parsePosition, ZERO_POSITION } from "../../../src/lib/position.ts";
@@ -82,6 +83,40 @@ describe("reading the log", () => {
     db.log.appendBase({ txid: 99, hi: checksumHi, lo: checksumLo ^ 1 }, state);
     expect(readAll(disk, db, positions.at(-3))).toBeUndefined();
     expect(readAll(disk, db, db.position)).toEqual([]);
+  });
+
+  it("does not search again for any of several readers who follow", () => {
+    const { disk, db, pager } = history();
+    let reads = 0;
+    const files: LogFiles = {
+      list: (directory) => disk.list(directory),
+      open(name) {
+        const file = disk.open(name);
+        if (file === undefined) return undefined;
+        return {
+          readAt(...args) {
+            reads++;
+            return file.readAt(...args);
+          },
+          size: () => file.size(),
+          close: () => file.close(),
+        };
+      },
+    };
+    const reader = new LogReader(files, DIRECTORY);
+    let followers = [db.position, db.position, db.position, db.position];
+    for (let i = 0; i < 200; i++) {
+      pager.transaction({ pgnos: [2], pageCount: 5 });
+      const end = { ...db.log.end, position: db.position };
+      reads = 0;
+      followers = followers.map((after) => {
+        const read = reader.read(after, end, 1_000);
+        return read.kind === "unavailable" ? ZERO_POSITION : read.end;
+      });
+      expect(followers).toEqual(followers.map(() => db.position));
+      // The first search takes long, the first time.
+      if (i > 0) expect(reads).toBeLessThanOrEqual(2 * followers.length);
+    }
   });
 
   it("does not trust where it stopped reading when the log was exchanged", () => {
