@@ -28,11 +28,12 @@ import type { Logger } from "../lib/log.ts";
 import { positionsEqual } from "../lib/position.ts";
 import type { Position } from "../lib/position.ts";
 import { positionAfter } from "../ltx/position-after.ts";
-import { waitsForNames, writeNotification, writeNotificationAsync } from "../fuse/notify.ts";
+import { writeNotification } from "../fuse/notify.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { ChangeTurn } from "./change-turn.ts";
 import type { LockLinkData } from "./lock-messages.ts";
+import { NotificationWriter } from "./notification-writer.ts";
 import { LockThread } from "./lock-thread-client.ts";
 import { LAG_NODE_ID } from "./nodes.ts";
 import {
@@ -85,9 +86,6 @@ type Call = WithoutId<MountRequest>;
  */
 const O_PATH = 0o10000000;
 
-/** Longer than any call takes that does not wait for another node. */
-const NAME_PAUSE_MS = 50;
-
 /**
  * The mount thread, as the main thread uses it. Messages wait in a port; a wake-up through the
  * kernel brings the mount thread out of its blocking read to look at them.
@@ -122,10 +120,15 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   #lockThread: LockThread | undefined;
   /** Wake-ups work: the kernel knows the inode they go through. */
   #deviceFd = -1;
-  #mountFd = -1;
   #pin: fs.promises.FileHandle | undefined;
   #nextId = 1;
-  #notifications: Promise<void> = Promise.resolve();
+  readonly #notifications = new NotificationWriter(
+    (batch) => {
+      Atomics.store(this.#words, SHARED.settledBatch, batch);
+      this.#wake();
+    },
+    (error) => this.#cannotNotify(error),
+  );
   #stopping = false;
   #dead = false;
 
@@ -213,7 +216,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
 
   /** Begins to serve a mount. Messages flow once one file of it is held open. */
   async serve(deviceFd: number, mountPoint: string): Promise<void> {
-    this.#mountFd = deviceFd;
+    this.#notifications.serve(deviceFd);
     this.#worker?.postMessage({ type: "serve", fd: deviceFd } satisfies MountRequest);
     for (const request of this.#early ?? []) this.#worker?.postMessage(request);
     this.#early = undefined;
@@ -509,7 +512,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
         this.#calls.delete(event.id);
         return;
       case "notify":
-        this.#notifications = this.#notifications.then(() => this.#notify(event));
+        this.#notifications.add(event.groups, event.batch);
         return;
       case "ended":
         this.#stopping = true;
@@ -522,45 +525,9 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     if (this.#turn.release()) this.#wake();
   }
 
-  /**
-   * Writes STORE and INVAL for the mount thread, which must not: they wait for pages of requests
-   * that only it can answer. Here the waiting happens in the thread pool.
-   */
-  /**
-   * A change of a name waits for every call that is under way in the directory. One of those may be
-   * the removal of a journal whose answer waits for the primary, and then for notifications about
-   * pages: they must not queue up behind it.
-   */
-  async #orAfterPause(written: Promise<unknown>): Promise<void> {
-    written.catch((error: unknown) => this.#cannotNotify(error));
-    const pause = new AbortController();
-    try {
-      const options = { signal: pause.signal, ref: false };
-      await Promise.race([written, sleep(NAME_PAUSE_MS, undefined, options)]);
-    } finally {
-      pause.abort();
-    }
-  }
-
   /** A cache that may be stale is worse than no service. */
   #cannotNotify(error: unknown): void {
     if (!this.#stopping) this.#fatal(new Error("cannot notify the kernel", { cause: error }));
-  }
-
-  #write(message: Uint8Array): Promise<unknown> {
-    const written = writeNotificationAsync(this.#mountFd, message);
-    return waitsForNames(message) ? this.#orAfterPause(written) : written;
-  }
-
-  async #notify({ groups, batch }: Extract<MountEvent, { type: "notify" }>): Promise<void> {
-    try {
-      for (const group of groups) await Promise.all(group.map((message) => this.#write(message)));
-    } catch (error) {
-      this.#cannotNotify(error);
-      return;
-    }
-    Atomics.store(this.#words, SHARED.settledBatch, batch);
-    this.#wake();
   }
 
   #changed(databases: readonly DatabaseUpdate[]): void {

@@ -1,0 +1,62 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { waitsForNames, writeNotificationAsync } from "../fuse/notify.ts";
+import type { NotificationGroup } from "./notifier.ts";
+
+/** Longer than any call takes that does not wait for another node. */
+const NAME_PAUSE_MS = 50;
+
+/**
+ * Writes STORE and INVAL for the mount thread, which must not: they wait for pages of requests
+ * that only it can answer. Here the waiting happens in the thread pool.
+ */
+export class NotificationWriter {
+  readonly #settled: (batch: number) => void;
+  readonly #failed: (error: unknown) => void;
+  #queue: Promise<void> = Promise.resolve();
+  #deviceFd = -1;
+
+  /** `settled` is told of each batch that has reached the kernel, in order. */
+  constructor(settled: (batch: number) => void, failed: (error: unknown) => void) {
+    this.#settled = settled;
+    this.#failed = failed;
+  }
+
+  serve(deviceFd: number): void {
+    this.#deviceFd = deviceFd;
+  }
+
+  add(groups: readonly NotificationGroup[], batch: number): void {
+    this.#queue = this.#queue.then(() => this.#writeAll(groups, batch));
+  }
+
+  async #writeAll(groups: readonly NotificationGroup[], batch: number): Promise<void> {
+    try {
+      for (const group of groups) await Promise.all(group.map((message) => this.#write(message)));
+    } catch (error) {
+      this.#failed(error);
+      return;
+    }
+    this.#settled(batch);
+  }
+
+  #write(message: Uint8Array): Promise<unknown> {
+    const written = writeNotificationAsync(this.#deviceFd, message);
+    return waitsForNames(message) ? this.#orAfterPause(written) : written;
+  }
+
+  /**
+   * A change of a name waits for every call that is under way in the directory. One of those may be
+   * the removal of a journal whose answer waits for the primary, and then for notifications about
+   * pages: they must not queue up behind it.
+   */
+  async #orAfterPause(written: Promise<unknown>): Promise<void> {
+    written.catch((error: unknown) => this.#failed(error));
+    const pause = new AbortController();
+    try {
+      const options = { signal: pause.signal, ref: false };
+      await Promise.race([written, sleep(NAME_PAUSE_MS, undefined, options)]);
+    } finally {
+      pause.abort();
+    }
+  }
+}
