@@ -59,6 +59,7 @@ export class StreamSession {
   #wake: () => void = () => undefined;
   #lastSentAtMs: number;
   #isHeartbeatDue = true;
+  #isWakeDue = false;
   #handoff: Handoff | undefined;
 
   constructor(
@@ -80,7 +81,7 @@ export class StreamSession {
     const { engine, log } = this.#options;
     const unsubscribe = engine.onChange((databases) => {
       for (const name of databases) this.#markDirty(name);
-      if (this.#dirty.size > 0) this.#wake();
+      if (this.#dirty.size > 0) this.#wakeSoon();
     });
     const onInterrupt = (): void => this.#wake();
     this.#interrupted.addEventListener("abort", onInterrupt);
@@ -100,6 +101,19 @@ export class StreamSession {
       ticker.abort();
       await ticking;
     }
+  }
+
+  /**
+   * After what has arrived together with the change: the answer to who has forwarded a transaction comes
+   * right behind it, and he waits for that, not for the stream.
+   */
+  #wakeSoon(): void {
+    if (this.#isWakeDue) return;
+    this.#isWakeDue = true;
+    setImmediate(() => {
+      this.#isWakeDue = false;
+      this.#wake();
+    });
   }
 
   /** What the replica has been sent of a database. */
