@@ -6,6 +6,7 @@ import Database from "better-sqlite3";
 import { measureAtRest } from "./at-rest.ts";
 import { compare } from "./compare.ts";
 import { createLargeDatabase } from "./large-database.ts";
+import { measureManyDatabases } from "./many-databases.ts";
 import { NodeProcess, waitUntilEqual } from "./node-process.ts";
 import { OPERATIONS } from "./operations.ts";
 import type { Locks } from "./operations.ts";
@@ -18,13 +19,14 @@ const USAGE = `usage: npm run bench -- [options]
 
   --quick          Under a minute, for a first impression.
   --only NAME      Only this measurement; may be repeated. Names:
-                   ${[...OPERATIONS.map(({ name }) => name), "rest", "lag", "burst", "forward", "large"].join(", ")}
+                   ${[...OPERATIONS.map(({ name }) => name), "rest", "lag", "burst", "forward", "large", "many"].join(", ")}
   --locks WHO      Who keeps SQLite's locks: daemon, as by default, or kernel.
   --write          Put the tables into docs/performance.md as well.
 `;
 
 const DOCUMENT = path.join(import.meta.dirname, "../docs/performance.md");
 const LARGE_GIB = 10;
+const MANY = 50_000;
 
 const QUICK = {
   rounds: 3,
@@ -98,6 +100,10 @@ async function run(root: string, isQuick: boolean, only: ReadonlySet<string>): P
   }
   await NodeProcess.stopAll();
   if (wants("large")) results.large = await measureLargeOpen(root, mode);
+  if (wants("many") && (!isQuick || only.size > 0)) {
+    process.stderr.write(`start with ${MANY.toLocaleString("en")} databases …\n`);
+    results.many = await measureManyDatabases(root, MANY);
+  }
   return results;
 }
 

@@ -9,7 +9,7 @@ import type { Locks } from "./operations.ts";
 import { sum } from "./statistics.ts";
 
 const LITEFS = path.join(import.meta.dirname, "../bin/litefs");
-const START_TIMEOUT_MS = 30_000;
+const START_TIMEOUT_MS = 180_000;
 const STOP_TIMEOUT_MS = 10_000;
 /** Requests of the kernel that nobody waits for: close(2) returns before a RELEASE is answered. */
 const NOT_ROUND_TRIPS = new Set([

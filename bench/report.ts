@@ -1,3 +1,4 @@
+import type { ManyDatabases } from "./many-databases.ts";
 import * as os from "node:os";
 import type { AtRest } from "./at-rest.ts";
 import { countOf } from "./compare.ts";
@@ -20,6 +21,7 @@ export interface Results {
   readonly bursts: readonly Burst[];
   readonly forwarding?: Forwarding;
   readonly large?: LargeOpen;
+  readonly many?: ManyDatabases;
   readonly fresh?: readonly AtRest[];
   readonly afterLoad?: readonly AtRest[];
 }
@@ -70,7 +72,7 @@ function operationRow(c: Comparison): string {
 
 function othersTable(results: Results): string[] {
   const rows: [string, string, string][] = [];
-  const { lag, bursts, large, fresh, afterLoad } = results;
+  const { lag, bursts, large, many, fresh, afterLoad } = results;
   if (lag !== undefined) {
     const values = [lag.p50Ms, lag.p99Ms, lag.maxMs].map((ms) => ms.toFixed(2)).join(" / ");
     rows.push(["replica's visible lag, p50 / p99 / max", `${values} ms`, "≤ 1.5 / 6 ms"]);
@@ -103,6 +105,13 @@ function othersTable(results: Results): string[] {
         "< 1 s",
       ],
       ["… first query after that", `${large.firstQueryMs.toFixed(1)} ms`, ""],
+    );
+  }
+  if (many !== undefined) {
+    rows.push(
+      [`start with ${rateText(many.count)} databases`, `${rateText(many.readyMs)} ms`, "< 5 s"],
+      ["… resident memory after that", `${many.residentMiB.toFixed(0)} MiB`, "< 300 MB"],
+      ["… listing of the mount", `${many.listMs.toFixed(0)} ms`, ""],
     );
   }
   for (const [when, nodes] of [

@@ -1,3 +1,4 @@
+import * as fs from "node:fs";
 import * as path from "node:path";
 import { assert, assertNever } from "../lib/assert.ts";
 import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
@@ -152,8 +153,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   openAll(directory: string): void {
     this.#databasesDirectory = directory;
     nodeFiles.mkdir(directory);
-    for (const name of nodeFiles.list(directory).sort()) {
-      if (isDatabaseName(name) && isDirectory(path.join(directory, name))) this.#open(name);
+    const found = fs.readdirSync(directory, { withFileTypes: true });
+    const names = new Map(found.map((entry) => [entry.name, entry]));
+    for (const name of [...names.keys()].sort()) {
+      if (isDatabaseName(name) && isDirectory(names.get(name), directory)) this.#open(name);
       else this.logger.warn("ignored in the data directory", { name });
     }
     this.#isMounted = true;
@@ -553,9 +556,12 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
 }
 
-function isDirectory(file: string): boolean {
+/** The kind comes with the name; to ask for that of each was a tenth of the start with many. */
+function isDirectory(entry: fs.Dirent | undefined, directory: string): boolean {
+  if (entry === undefined || entry.isDirectory()) return entry !== undefined;
+  if (!entry.isSymbolicLink()) return false;
   try {
-    nodeFiles.list(file);
+    nodeFiles.list(path.join(directory, entry.name));
     return true;
   } catch (error) {
     // Any other failure is the database's own, and quarantines it.

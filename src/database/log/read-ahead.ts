@@ -2,6 +2,9 @@ import type { OpenFile } from "../files.ts";
 
 const WINDOW_BYTES = 64 * 1024;
 
+/** What the last one has left: thousands of logs are read at a start, one after the other. */
+let spare: Uint8Array | undefined;
+
 /** What can be read from. */
 export type Readable = Pick<OpenFile, "readAt">;
 
@@ -12,20 +15,32 @@ export type Readable = Pick<OpenFile, "readAt">;
  */
 export class ReadAhead implements Readable {
   readonly #file: Readable;
-  readonly #window: Uint8Array;
+  #window: Uint8Array;
+  readonly #windowBytes: number;
   #start = 0;
   #length = 0;
 
   constructor(file: Readable, sizeBytes: number) {
     this.#file = file;
-    this.#window = new Uint8Array(Math.min(WINDOW_BYTES, sizeBytes));
+    this.#windowBytes = Math.min(WINDOW_BYTES, sizeBytes);
+    this.#window = spare ?? new Uint8Array(WINDOW_BYTES);
+    spare = undefined;
+  }
+
+  /** The window goes to the next one. */
+  close(): void {
+    spare = this.#window;
+    this.#window = new Uint8Array(0);
+    this.#length = 0;
   }
 
   readAt(out: Uint8Array, at: number, length: number, offset: number): number {
-    if (length >= this.#window.length) return this.#file.readAt(out, at, length, offset);
+    if (length >= this.#windowBytes || this.#window.length === 0) {
+      return this.#file.readAt(out, at, length, offset);
+    }
     if (offset < this.#start || offset + length > this.#start + this.#length) {
       this.#start = offset;
-      this.#length = this.#file.readAt(this.#window, 0, this.#window.length, offset);
+      this.#length = this.#file.readAt(this.#window, 0, this.#windowBytes, offset);
     }
     const from = offset - this.#start;
     const count = Math.max(0, Math.min(length, this.#length - from));

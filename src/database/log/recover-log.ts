@@ -187,6 +187,14 @@ export interface ScannedRecords extends LogPosition {
 /** Reads a segment from its first record on, and verifies everything up to where it ends. */
 export function scanRecords(segment: OpenFile, sizeBytes: number): ScannedRecords {
   const file = new ReadAhead(segment, sizeBytes);
+  try {
+    return scanFrom(file, sizeBytes);
+  } finally {
+    file.close();
+  }
+}
+
+function scanFrom(file: Readable, sizeBytes: number): ScannedRecords {
   let endOffset = 0;
   let position: LogPosition = { txid: 0, checksumHi: 0, checksumLo: 0 };
   let state = EMPTY_STATE;
