@@ -10,6 +10,7 @@ import type { ChangedPages, Commit, WalRange } from "./commit.ts";
 import type { DatabaseFiles, FileKind } from "./database-files.ts";
 import type { DatabaseStatus } from "./engine.ts";
 import type { CommitArbiter, Decision, Durability } from "./forwarded-commit.ts";
+import { IndexStores } from "./index-stores.ts";
 import type { DatabaseHost, KernelCache } from "./host.ts";
 import { noKernelCache } from "./host.ts";
 import type { TransactionLog } from "./log/transaction-log.ts";
@@ -79,6 +80,7 @@ export class Database implements WalCaptureOwner {
   readonly #forwarding = new CommitForwarding(this);
   /** Undefined when no commit on this node ever waits for replicas. */
   readonly replicaWaits: ReplicaWaits | undefined;
+  readonly indexStores: IndexStores = new IndexStores();
   /** On a replica: the primary waits until this node has on its disk what it sends. */
   isAcknowledging = false;
 
@@ -221,6 +223,7 @@ export class Database implements WalCaptureOwner {
     const old = this.files;
     old.isRevoked = true;
     this.files = old.successor();
+    this.indexStores.forget();
     this.store.files = this.files;
     this.host.retired(old);
     this.store.abandonSnapshots();
@@ -266,14 +269,20 @@ export class Database implements WalCaptureOwner {
         return this.#orLater(this.#writeWal(offset, data, start, length));
       case "shm":
         this.counters.shmWrites++;
-        this.files.getOrCreate("shm").writeAt(data, start, length, offset);
-        return "ok";
+        return this.#writeIndex(offset, data, start, length);
       case "journal":
         this.counters.journalWrites++;
         return this.#orLater(this.#rollback.writeJournal(offset, data, start, length));
       case "database":
         return this.#writeDatabase(offset, data, start, length);
     }
+  }
+
+  #writeIndex(offset: number, data: Uint8Array, start: number, length: number): Outcome {
+    const file = this.files.getOrCreate("shm");
+    file.writeAt(data, start, length, offset);
+    this.indexStores.mend(file, offset, length);
+    return "ok";
   }
 
   /** What commits on a synchronous primary is answered when the replicas have it. */
@@ -288,6 +297,7 @@ export class Database implements WalCaptureOwner {
         return this.#truncateWal(sizeBytes);
       case "shm":
         this.files.getOrCreate("shm").truncate(sizeBytes);
+        this.indexStores.forget();
         return "ok";
       case "journal":
         return this.#orLater(this.#rollback.truncateJournal(sizeBytes));

@@ -169,12 +169,12 @@ export class LocalWal {
    * arrived, as a connection would be.
    */
   *#withIndex(change: (this: LocalWal) => Job<void>): Job<void> {
-    const { files, kernel, wal } = this.#db;
+    const { files, wal } = this.#db;
     const isOpen = this.#locks.openCount("shm") > 0 && wal.header !== undefined;
     const index = isOpen ? this.#locks.joinIndex() : "none";
     if (index === "none") {
       this.forgetIndex();
-      yield (resume) => kernel.settled(resume);
+      yield* this.#settle();
       return;
     }
     try {
@@ -185,10 +185,17 @@ export class LocalWal {
         const none = new Uint8Array(2 * WAL_INDEX_HEADER_SIZE);
         if (files.size("shm") >= none.length) this.#storeIndex(0, none);
       }
-      yield (resume) => kernel.settled(resume);
+      yield* this.#settle();
     } finally {
       this.#locks.leaveIndex();
     }
+  }
+
+  *#settle(): Job<void> {
+    const { kernel, indexStores } = this.#db;
+    const mark = indexStores.mark();
+    yield (resume) => kernel.settled(resume);
+    indexStores.arrived(mark);
   }
 
   #showFrames(header: WalHeader): void {
@@ -227,7 +234,7 @@ export class LocalWal {
       this.forgetIndex();
       files.get("wal")?.truncate(0);
       kernel.invalidate("wal", 0, 0);
-      yield (resume) => kernel.settled(resume);
+      yield* this.#settle();
       return;
     }
     yield* this.startOver();
@@ -259,13 +266,13 @@ export class LocalWal {
    * the file holds. Nobody has it open yet.
    */
   *buildIndex(): Job<void> {
-    const { files, kernel } = this.#db;
+    const { files } = this.#db;
     this.forgetIndex();
     files.getOrCreate("shm").truncate(0);
     yield* this.#writeIndex(true);
     // What is known of it counts only as long as somebody has it open.
     this.forgetIndex();
-    yield (resume) => kernel.settled(resume);
+    yield* this.#settle();
   }
 
   /** As SQLite's recovery does, if what applications have mapped is not a valid wal-index. */
@@ -274,7 +281,7 @@ export class LocalWal {
     if ((yield* this.#readIndex()) !== undefined) return;
     yield* this.#writeIndex(false);
     this.forgetIndex();
-    yield (resume) => this.#db.kernel.settled(resume);
+    yield* this.#settle();
   }
 
   *#writeIndex(isNew: boolean): Job<void> {
@@ -303,7 +310,7 @@ export class LocalWal {
       encodeWalCheckpointInfo({ backfill: 0, readMarks, backfillAttempted: 0 }, info, 0);
       this.#storeIndex(WAL_CHECKPOINT_INFO_OFFSET, info);
     }
-    yield (resume) => this.#db.kernel.settled(resume);
+    yield* this.#settle();
     this.#change = randomBytes(4).readUInt32BE(0);
     this.#storeHeader(this.#indexHeader(header, frames.count));
   }
@@ -385,13 +392,18 @@ export class LocalWal {
 
   /** Into the file too: the kernel reads it when it does not have the page any more. */
   #storeIndex(offset: number, bytes: Uint8Array): void {
-    this.#db.files.getOrCreate("shm").writeAt(bytes, 0, bytes.length, offset);
+    this.#writeIndexFile(offset, bytes);
     this.#db.kernel.store("shm", offset, bytes);
+  }
+
+  #writeIndexFile(offset: number, bytes: Uint8Array): void {
+    this.#db.files.getOrCreate("shm").writeAt(bytes, 0, bytes.length, offset);
+    this.#db.indexStores.add(offset, bytes);
   }
 
   /** Entries of frames that the header does not count yet. */
   #storeIndexAhead(offset: number, bytes: Uint8Array): void {
-    this.#db.files.getOrCreate("shm").writeAt(bytes, 0, bytes.length, offset);
+    this.#writeIndexFile(offset, bytes);
     this.#db.kernel.storeAhead("shm", offset, bytes);
   }
 }

@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { expect, test } from "vitest";
 import { applyTransactions } from "../../../src/database/apply.ts";
+import { runJob } from "../../../src/database/host.ts";
 import { checkpointLocalWal } from "../../../src/database/checkpoint.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import {
@@ -42,6 +43,44 @@ function replica() {
   };
   return { db, locks, kernel, local, index };
 }
+
+test("what the kernel writes back meanwhile does not take an entry out of the file", () => {
+  const { db, kernel, local, locks, index } = replica();
+  const header = db.wal.header;
+  expect(header).toBeDefined();
+  finish(local.buildIndex());
+  locks.opens = 1;
+  // A page of the cache as it was before the transaction, with the read mark of somebody.
+  const before = index().slice(0, 4096);
+  before[WAL_CHECKPOINT_INFO_OFFSET + 4 + 4] = 7;
+  const arrived: (() => void)[] = [];
+  kernel.settled = (then) => void arrived.push(then);
+  const page = new Uint8Array(db.store.pageSize);
+  db.store.readPage(1, page, 0);
+  local.append(1, page, db.store.pageCount);
+  local.flush();
+  local.commit();
+  const job = local.publish();
+  runJob(
+    job,
+    () => undefined,
+    (error) => {
+      throw error;
+    },
+  );
+  expect(arrived.length).toBeGreaterThan(0);
+  const after = index();
+  expect(after.slice(0, 4096)).not.toEqual(before);
+  expect(db.write("shm", 0, before, 0, before.length)).toBe("ok");
+  const mended = index();
+  mended[WAL_CHECKPOINT_INFO_OFFSET + 4 + 4] = after[WAL_CHECKPOINT_INFO_OFFSET + 4 + 4] ?? 0;
+  expect(mended).toEqual(after);
+  expect(index()[WAL_CHECKPOINT_INFO_OFFSET + 4 + 4]).toBe(7);
+  // From here on the kernel's page has it too.
+  for (const then of arrived.splice(0)) then();
+  db.write("shm", 0, before, 0, before.length);
+  expect(index().slice(0, 4096)).toEqual(before);
+});
 
 test("the wal-index that is built for the first to open it has every frame", () => {
   const { db, kernel, local, index } = replica();
