@@ -10,6 +10,8 @@ import type { ChangedPages, Commit, WalRange } from "./commit.ts";
 import type { DatabaseFiles, FileKind } from "./database-files.ts";
 import type { DatabaseStatus } from "./engine.ts";
 import type { CommitArbiter, Decision, Durability } from "./forwarded-commit.ts";
+import { newCounters } from "./write-counters.ts";
+import type { WriteCounters } from "./write-counters.ts";
 import { IndexStores } from "./index-stores.ts";
 import type { DatabaseHost, KernelCache } from "./host.ts";
 import { noKernelCache } from "./host.ts";
@@ -24,18 +26,6 @@ import { RollbackCapture } from "./rollback-capture.ts";
 import { invalidatePages } from "./stale-pages.ts";
 import { WalCapture } from "./wal-capture.ts";
 import type { WalCaptureOwner } from "./wal-capture.ts";
-
-export interface WriteCounters {
-  databaseWrites: number;
-  journalWrites: number;
-  walWrites: number;
-  shmWrites: number;
-  commits: number;
-  ltxReaped: number;
-  quarantines: number;
-  heals: number;
-  divergedHistories: number;
-}
 
 /** Whether the content is wrong, or the disk has only failed to do what was asked. */
 export type QuarantineCause = "damage" | "disk";
@@ -57,17 +47,7 @@ export class Database implements WalCaptureOwner {
   #rollbackCapture: RollbackCapture | undefined;
   #applied: AppliedPositions | undefined;
   kernel: KernelCache = noKernelCache;
-  readonly counters: WriteCounters = {
-    databaseWrites: 0,
-    journalWrites: 0,
-    walWrites: 0,
-    shmWrites: 0,
-    commits: 0,
-    ltxReaped: 0,
-    quarantines: 0,
-    heals: 0,
-    divergedHistories: 0,
-  };
+  readonly counters: WriteCounters = newCounters();
   status: DatabaseStatus = "ok";
   reason = "";
   /** `ltx/` may hold files of LiteFS. */
