@@ -63,10 +63,10 @@ export const noKernelCache: KernelCache = {
 };
 
 /**
- * "joined": applications use the wal-index. "alone": none does, and what it shows means nothing.
- * "none": no lock was taken, because somebody is about to build it.
+ * "joined": applications use the wal-index. "none": no lock was taken, because nobody uses it, and what
+ * it shows means nothing, or because somebody is about to build it.
  */
-export type IndexUse = "joined" | "alone" | "none";
+export type IndexUse = "joined" | "none";
 
 /**
  * The daemon as one more process among those that lock a database's files. What it takes is held
@@ -78,7 +78,8 @@ export interface DaemonLocks {
   unlock(kind: "database" | "shm", first: number, last: number): void;
   /**
    * Takes part in the wal-index as a connection does, by a shared lock of the "dead man's switch":
-   * whoever opens the database meanwhile does not cut the wal-index down to build it anew.
+   * whoever opens the database meanwhile does not cut the wal-index down to build it anew. So only where
+   * somebody has it already: otherwise he would take for good what others left behind long ago.
    */
   joinIndex(): IndexUse;
   leaveIndex(): void;

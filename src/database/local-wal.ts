@@ -54,6 +54,10 @@ export class LocalWal {
   /** Frames that the wal-index in memory of the applications is known to show; -1: not known. */
   #published = -1;
   #change = 0;
+  /** The header that the kernel has been handed, and the file of the wal-index does not hold yet. */
+  #unwrittenHeader: Uint8Array | undefined;
+  /** Meanwhile the kernel has read the header that the file holds. */
+  #hasReadOldHeader = false;
 
   constructor(db: Database, locks: DaemonLocks) {
     this.#db = db;
@@ -69,6 +73,11 @@ export class LocalWal {
   /** Whether the applications' wal-index is known to be initialised. */
   get isPublished(): boolean {
     return this.#published >= 0;
+  }
+
+  /** The kernel reads these bytes of the wal-index from its file. */
+  indexIsRead(offsetBytes: number): void {
+    if (offsetBytes < 2 * WAL_INDEX_HEADER_SIZE) this.#hasReadOldHeader = true;
   }
 
   /** Adds a page to the transaction being built; the last one carries the commit size. */
@@ -169,7 +178,7 @@ export class LocalWal {
    * arrived, as a connection would be.
    */
   *#withIndex(change: (this: LocalWal) => Job<void>): Job<void> {
-    const { files, wal } = this.#db;
+    const { wal } = this.#db;
     const isOpen = this.#locks.openCount("shm") > 0 && wal.header !== undefined;
     const index = isOpen ? this.#locks.joinIndex() : "none";
     if (index === "none") {
@@ -178,14 +187,8 @@ export class LocalWal {
       return;
     }
     try {
-      if (index === "joined") yield* change.call(this);
-      else {
-        // Who comes now finds us, and must not take for good what others have left behind.
-        this.forgetIndex();
-        const none = new Uint8Array(2 * WAL_INDEX_HEADER_SIZE);
-        if (files.size("shm") >= none.length) this.#storeIndex(0, none);
-      }
-      yield* this.#settle();
+      yield* change.call(this);
+      yield* this.#settleIndex();
     } finally {
       this.#locks.leaveIndex();
     }
@@ -266,13 +269,12 @@ export class LocalWal {
    * the file holds. Nobody has it open yet.
    */
   *buildIndex(): Job<void> {
-    const { files } = this.#db;
     this.forgetIndex();
-    files.getOrCreate("shm").truncate(0);
+    this.#db.files.getOrCreate("shm").truncate(0);
     yield* this.#writeIndex(true);
     // What is known of it counts only as long as somebody has it open.
     this.forgetIndex();
-    yield* this.#settle();
+    yield* this.#settleIndex();
   }
 
   /** As SQLite's recovery does, if what applications have mapped is not a valid wal-index. */
@@ -281,7 +283,7 @@ export class LocalWal {
     if ((yield* this.#readIndex()) !== undefined) return;
     yield* this.#writeIndex(false);
     this.forgetIndex();
-    yield* this.#settle();
+    yield* this.#settleIndex();
   }
 
   *#writeIndex(isNew: boolean): Job<void> {
@@ -382,12 +384,31 @@ export class LocalWal {
   /**
    * Both copies at once: readers accept them only when they are equal, and between two notifications
    * they would be different for so long that many take the wal-index for torn and want to mend it.
+   *
+   * Not into the file yet. The kernel may not have the page of the header and read it from there, while
+   * the frames and entries that belong to it are still on their way to pages that it has.
    */
   #storeHeader(header: WalIndexHeader): void {
     const bytes = new Uint8Array(2 * WAL_INDEX_HEADER_SIZE);
     encodeWalIndexHeader(header, bytes, 0);
     encodeWalIndexHeader(header, bytes, WAL_INDEX_HEADER_SIZE);
-    this.#storeIndex(0, bytes);
+    this.#unwrittenHeader = bytes;
+    this.#hasReadOldHeader = false;
+    this.#db.kernel.store("shm", 0, bytes);
+  }
+
+  /** Waits until the kernel has everything, and the file too. */
+  *#settleIndex(): Job<void> {
+    const { files, kernel } = this.#db;
+    yield* this.#settle();
+    const header = this.#unwrittenHeader;
+    if (header === undefined) return;
+    this.#unwrittenHeader = undefined;
+    files.getOrCreate("shm").writeAt(header, 0, header.length, 0);
+    if (!this.#hasReadOldHeader) return;
+    // Perhaps after the new one had come, to a page that the kernel did not have.
+    kernel.store("shm", 0, header);
+    yield* this.#settle();
   }
 
   /** Into the file too: the kernel reads it when it does not have the page any more. */

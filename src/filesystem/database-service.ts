@@ -110,6 +110,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     const { sync } = options.data;
     this.#replicas = new SyncService({
       find: (name) => this.fileSystem.entries.get(name),
+      entries: () => this.fileSystem.entries.values(),
       post: (entry) => {
         this.#changed.delete(entry.db.name);
         options.post({ type: "commit-waits", state: updateOf(entry) }, []);
@@ -242,6 +243,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       return;
     }
     this.#outbox.confirm(Atomics.load(this.#words, SHARED.settledBatch));
+    this.#replicas.noticeReplicas();
     this.#options.drain((request) => this.#handle(request));
     for (const resume of this.#soon.splice(0)) resume();
     this.afterReply();
@@ -377,6 +379,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     for (const entry of this.fileSystem.entries.values()) {
       entry.roleChanged();
       entry.db.replicaWaits?.roleChanged();
+      if (entry.db.replicaWaits !== undefined) entry.released();
       // Applications write the wal-index of a primary; what we know of it is worth nothing after.
       entry.forgetIndex();
       const { db } = entry;

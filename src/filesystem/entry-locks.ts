@@ -56,11 +56,11 @@ export class TableLocks implements EntryLocks {
   joinIndex(): IndexUse {
     const node = this.#entry.node("shm");
     const { locks } = node;
-    if (locks.isLockedFor(F_WRLCK, WAL_DMS_LOCK, WAL_DMS_LOCK)) return "none";
+    if (!locks.isLockedFor(F_RDLCK, WAL_DMS_LOCK, WAL_DMS_LOCK)) return "none";
     locks.set(0, 0, DAEMON_FH, process.pid, WAL_DMS_LOCK, WAL_DMS_LOCK, F_RDLCK);
     this.#locked ??= new Set<FileNode>();
     this.#locked.add(node);
-    return locks.isLockedFor(F_RDLCK, WAL_DMS_LOCK, WAL_DMS_LOCK) ? "joined" : "alone";
+    return "joined";
   }
 
   leaveIndex(): void {

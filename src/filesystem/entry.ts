@@ -135,6 +135,11 @@ export class DatabaseEntry implements DaemonLocks {
     this.#local?.forgetIndex();
   }
 
+  /** The kernel reads these bytes of the wal-index from its file. */
+  indexIsRead(offsetBytes: number): void {
+    this.#local?.indexIsRead(offsetBytes);
+  }
+
   get nodes(): Map<FileKind, FileNode> {
     this.#nodes ??= new Map<FileKind, FileNode>();
     return this.#nodes;

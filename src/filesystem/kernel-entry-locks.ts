@@ -85,10 +85,12 @@ export class KernelEntryLocks implements EntryLocks, Guard {
 
   joinIndex(): IndexUse {
     const file = this.#own("shm");
-    if (file === undefined || !file.guard(DEAD_MAN, "read")) return "none";
-    this.#hasJoined = true;
+    if (file === undefined) return "none";
     // Under the guard whoever opens it takes it as it is, and could not build it anew.
-    return this.#entry.turns.isGuarded || file.isShared(DEAD_MAN) ? "joined" : "alone";
+    const isUsed = file.guards(DEAD_MAN) || file.isShared(DEAD_MAN);
+    if (!isUsed || !file.guard(DEAD_MAN, "read")) return "none";
+    this.#hasJoined = true;
+    return "joined";
   }
 
   leaveIndex(): void {

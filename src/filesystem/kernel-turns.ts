@@ -28,7 +28,8 @@ interface Reservation {
  * attempts become known, and they try again, as SQLite does for the time of their `busy_timeout`.
  *
  * On a replica the guard stands until this node has borrowed the right and is where the primary is,
- * and again before it gives the right back. On the primary it stands while another node has the right.
+ * and again before it gives the right back. On the primary it stands while another node has the right,
+ * and while too few replicas acknowledge what is committed.
  */
 export class KernelTurns implements Turns {
   readonly #entry: DatabaseEntry;
@@ -41,6 +42,11 @@ export class KernelTurns implements Turns {
   #reserved: { readonly txid: number } | undefined;
   #loan: string | undefined;
   #isSettling = false;
+  /**
+   * Nobody may write, because too few replicas would have it. As `serve` has found it: their number
+   * changes in another thread, and a guard must not seem to stand that nobody has taken.
+   */
+  #isFenced = false;
   // On a replica.
   #right: "none" | "asked" | "held" = "none";
   #isRecalled = false;
@@ -75,7 +81,7 @@ export class KernelTurns implements Turns {
 
   get isGuarded(): boolean {
     if (!this.#host.isPrimary()) return !this.#isOpen || this.#isRecalled;
-    if (this.#host.isHeldBack() || this.#loan !== undefined) return true;
+    if (this.#host.isHeldBack() || this.#isFenced || this.#loan !== undefined) return true;
     return this.#queue.length > 0 && this.#reserved === undefined;
   }
 
@@ -86,8 +92,8 @@ export class KernelTurns implements Turns {
   /** An application has tried to take SQLite's write lock, in vain. */
   attempted(): void {
     const isPrimary = this.#host.isPrimary();
-    // Applications among themselves, or the lease is about to change hands.
-    if (!this.isGuarded || (isPrimary && this.#host.isHeldBack())) return;
+    // Applications among themselves, or nobody on any node may write now.
+    if (!this.isGuarded || (isPrimary && (this.#host.isHeldBack() || this.#isFenced))) return;
     if (!isPrimary && this.hasRight) return;
     if (isPrimary) this.#keepPlace();
     const nowMs = performance.now();
@@ -124,6 +130,7 @@ export class KernelTurns implements Turns {
   }
 
   serve(): void {
+    this.#isFenced = this.#entry.db.isFenced;
     if (this.#host.isPrimary()) this.#serveAsPrimary();
     else this.#serveAsReplica();
     this.#serveHalts();
@@ -291,7 +298,7 @@ export class KernelTurns implements Turns {
   }
 
   #serveAsPrimary(): void {
-    if (this.#host.isHeldBack()) return;
+    if (this.#host.isHeldBack() || this.#isFenced) return;
     for (let turn = this.#queue[0]; turn !== undefined; turn = this.#queue[0]) {
       if (this.#loan !== undefined || this.#reserved !== undefined) return;
       if (!isBorrower(turn)) {

@@ -331,6 +331,7 @@ export class LitefsFileSystem implements FuseHandler {
       this.#replies.replyError(uniqueLo, uniqueHi, errno.EIO);
       return;
     }
+    if (node.kind === "shm") node.entry.indexIsRead(offset);
     const out = this.#replies.replyBuffer;
     const file = node.files.get(node.kind);
     const count = file?.readAt(out, OUT_HEADER_BYTES, size, offset) ?? 0;

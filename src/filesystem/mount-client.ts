@@ -441,6 +441,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
 
   setReplicaCount(count: number): void {
     Atomics.store(this.#words, SHARED.replicas, count);
+    this.#wake();
   }
   onCommitWaits(listener: (database: string, position: Position) => void): void {
     this.#onCommitWaits = listener;

@@ -7,6 +7,7 @@ import type { DatabaseEntry } from "./entry.ts";
 
 export interface SyncServiceHost {
   find(name: string): DatabaseEntry | undefined;
+  entries(): Iterable<DatabaseEntry>;
   /** Tells the main thread that a commit waits, and where the database stands with it. */
   post(entry: DatabaseEntry): void;
   replicaCount(): number;
@@ -17,6 +18,7 @@ export interface SyncServiceHost {
 /** Between the commits of all databases that wait for replicas, and the main thread. */
 export class SyncService {
   readonly #host: SyncServiceHost;
+  #replicaCount = 0;
 
   constructor(host: SyncServiceHost) {
     this.#host = host;
@@ -35,7 +37,23 @@ export class SyncService {
   }
 
   settle(database: string, settlement: WaitSettlement): void {
-    this.#host.find(database)?.db.replicaWaits?.settle(settlement);
+    const entry = this.#host.find(database);
+    entry?.db.replicaWaits?.settle(settlement);
+    // Whether anybody may write has perhaps changed.
+    entry?.released();
+  }
+
+  /**
+   * This thread was woken, perhaps because there are more or fewer replicas than before. Where the
+   * kernel keeps the locks nobody asks before he writes, so the guard is taken or dropped here.
+   */
+  noticeReplicas(): void {
+    const replicaCount = this.#host.replicaCount();
+    if (replicaCount === this.#replicaCount) return;
+    this.#replicaCount = replicaCount;
+    for (const entry of this.#host.entries()) {
+      if (entry.db.replicaWaits !== undefined && entry.openCount("any") > 0) entry.released();
+    }
   }
 
   /** For a primary that waits for this node. */

@@ -92,6 +92,41 @@ test.each(["PASSIVE", "TRUNCATE"])(
   },
 );
 
+/** Opens the database anew for each look at it. */
+const VISITOR = `
+db.close()
+end = time.time() + 4
+last = -1
+count = 0
+while time.time() < end:
+  visit = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+  visit.execute("BEGIN")
+  n = visit.execute("SELECT n FROM counter").fetchone()[0]
+  s = visit.execute("SELECT sum(balance), count(*), sum(length(pad)) FROM account").fetchone()
+  assert s == (${ACCOUNTS} * 100, ${ACCOUNTS}, ${ACCOUNTS} * 600), (n, s)
+  assert n >= last, (n, last)
+  last = n
+  visit.execute("COMMIT")
+  visit.close()
+  count += 1
+print(count, last)`;
+
+test("whoever is the first to open a replica's database sees consistent data", async () => {
+  const cluster = await Cluster.start();
+  const db = cluster.connect(cluster.primary, "bank.db");
+  createAccounts(db);
+  await cluster.waitForReplicas("bank.db");
+  const results = await Promise.all([
+    startPython(cluster.primary.file("bank.db"), WRITER),
+    startPython(cluster.replica.file("bank.db"), VISITOR),
+    startPython(cluster.node(2).file("bank.db"), VISITOR),
+  ]);
+  for (const { code, stderr } of results) expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(Number(results[1]?.stdout.split(" ")[0])).toBeGreaterThan(0);
+  await cluster.waitForReplicas("bank.db");
+  await cluster.verify();
+});
+
 test("readers of a replica in rollback mode see consistent data", async () => {
   const cluster = await Cluster.start({ replicas: 1 });
   createAccounts(cluster.connect(cluster.primary, "bank.db"), "DELETE");

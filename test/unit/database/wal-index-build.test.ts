@@ -146,6 +146,52 @@ test("a wal-index that is valid is left alone, a torn one is mended under its re
   );
 });
 
+/** Frames that the file of the wal-index shows to whoever reads it now. */
+function framesInFile(bytes: Uint8Array): number | undefined {
+  return decodeWalIndexHeaderPair(bytes, 0)?.maxFrame;
+}
+
+/** The first of the transactions is shown, and the others are in the WAL and not shown yet. */
+function replicaWithMore() {
+  const all = replica();
+  finish(all.local.buildIndex());
+  const shown = all.db.store.frames.count;
+  all.locks.opens = 1;
+  const page = new Uint8Array(all.db.store.pageSize);
+  all.db.store.readPage(2, page, 0);
+  all.local.append(2, page, all.db.store.pageCount);
+  all.local.flush();
+  all.local.commit();
+  return { ...all, shown };
+}
+
+test("the file does not show frames that are still on their way to the kernel", () => {
+  const { kernel, local, index, shown } = replicaWithMore();
+  const seen: (number | undefined)[] = [];
+  // The kernel reads the file for a page that it does not have, and has others of before.
+  kernel.onSettling = () => seen.push(framesInFile(index()));
+  finish(local.publish());
+  expect(seen).toEqual([shown]);
+  expect(framesInFile(index())).toBe(shown + 1);
+  expect(framesInFile(kernel.shm ?? new Uint8Array(0))).toBe(shown + 1);
+});
+
+test("a header that the kernel has read from the file meanwhile is pushed again", () => {
+  const { kernel, local, index, shown } = replicaWithMore();
+  let isRead = false;
+  kernel.onSettling = () => {
+    if (isRead) return;
+    isRead = true;
+    local.indexIsRead(0);
+    // It came after the push, which has found no page.
+    kernel.shm?.set(index().subarray(0, 2 * WAL_INDEX_HEADER_SIZE), 0);
+  };
+  finish(local.publish());
+  expect(isRead).toBe(true);
+  expect(framesInFile(kernel.shm ?? new Uint8Array(0))).toBe(shown + 1);
+  expect(framesInFile(index())).toBe(shown + 1);
+});
+
 test("one that was cut and never built is built, for whoever could not", () => {
   const { db, kernel, local, index } = replica();
   db.files.getOrCreate("shm").truncate(3);

@@ -22,6 +22,7 @@ function start(isPrimary: boolean) {
     status: "ok",
     hasOpenChanges: false,
     isLent: false,
+    isFenced: false,
     isUndecided: false,
     arbiter: undefined,
   };
@@ -218,4 +219,35 @@ test("while the lease changes hands nobody begins to write", () => {
   turns.roleChanged();
   expect(lent).toEqual(["1 refused"]);
   expect(state.isGuarded).toBe(true);
+});
+
+test("while too few replicas acknowledge nobody writes on the primary, nor has a place in the queue", () => {
+  const { state, db, turns, events, lent, lend } = start(true);
+  turns.serve();
+  expect(state.isGuarded).toBe(false);
+  db.isFenced = true;
+  // The number of replicas changes in another thread: until it is told, no guard seems to stand.
+  expect(turns.isGuarded).toBe(false);
+  turns.serve();
+  expect(state.isGuarded).toBe(true);
+  turns.attempted();
+  lend("loan");
+  expect(events).toEqual([]);
+  expect(lent).toEqual([]);
+  db.isFenced = false;
+  turns.serve();
+  expect(lent).toEqual(["loan lent"]);
+});
+
+test("an application that was writing when too few replicas were left keeps its lock", () => {
+  const { state, db, turns } = start(true);
+  state.isWriting = true;
+  db.isFenced = true;
+  turns.serve();
+  expect(turns.isWaiting).toBe(true);
+  state.isWriting = false;
+  expect(turns.isWaiting).toBe(false);
+  db.isFenced = false;
+  turns.serve();
+  expect(state.isGuarded).toBe(false);
 });

@@ -1,5 +1,5 @@
 import type { FileKind } from "../../../../src/database/database-files.ts";
-import type { DaemonLocks, Job, KernelCache } from "../../../../src/database/host.ts";
+import type { DaemonLocks, IndexUse, Job, KernelCache } from "../../../../src/database/host.ts";
 import { runJob } from "../../../../src/database/host.ts";
 import { SHARED_FIRST, WAL_DMS_LOCK } from "../../../../src/sqlite/locks.ts";
 import {
@@ -13,6 +13,8 @@ export class FakeKernel implements KernelCache {
   /** The wal-index as applications have it mapped; undefined when none has. */
   shm: Uint8Array | undefined;
   readonly stored: { kind: FileKind; offset: number; length: number }[] = [];
+  /** Asked before `settled` calls back, while what was pushed is on its way. */
+  onSettling: () => void = () => undefined;
   invalidate(): void {
     this.stored.length += 0;
   }
@@ -42,6 +44,7 @@ export class FakeKernel implements KernelCache {
     then(kind === "shm" ? this.shm?.slice(offset, offset + length) : undefined);
   }
   settled(then: () => void): void {
+    this.onSettling();
     then();
   }
 }
@@ -72,7 +75,7 @@ export class FakeLocks implements DaemonLocks {
   readonly #waiting: (() => void)[] = [];
   opens: number = 0;
   /** Who else is at the wal-index. */
-  index: "joined" | "alone" | "none" = "joined";
+  index: IndexUse = "joined";
 
   block(kind: "database" | "shm", byte: number): void {
     this.#blocked.add(`${kind} ${byte}`);
@@ -100,7 +103,7 @@ export class FakeLocks implements DaemonLocks {
   get waiting(): number {
     return this.#waiting.length;
   }
-  joinIndex(): "joined" | "alone" | "none" {
+  joinIndex(): IndexUse {
     if (this.index !== "none") this.held.add(`shm ${WAL_DMS_LOCK}`);
     return this.index;
   }
