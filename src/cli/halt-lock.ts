@@ -17,7 +17,8 @@ export interface HeldHaltLock {
  */
 export async function takeHaltLock(database: string): Promise<HeldHaltLock> {
   requireDatabaseInMount(database);
-  const file = await fs.promises.open(`${database}-lock`, "r+");
+  // Not for reading as well: that is how programs open it that lock it by fcntl(2).
+  const file = await fs.promises.open(`${database}-lock`, fs.constants.O_WRONLY);
   try {
     await file.write(Uint8Array.of(1), 0, 1, HALT_BYTE);
     return file;

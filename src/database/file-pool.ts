@@ -8,14 +8,23 @@ const MIN_DESCRIPTORS = 16;
 /** More than so many files are never hot at once, and each one costs the kernel memory. */
 const MAX_DESCRIPTORS = 4096;
 
+const readLimits = (): string => fs.readFileSync("/proc/self/limits", "latin1");
+
 /** How many files may be open at once under the limit of this process (`ulimit -n`). */
-export function descriptorBudget(
-  limits: string = fs.readFileSync("/proc/self/limits", "latin1"),
-): number {
-  const match = /^Max open files\s+(\d+|unlimited)/m.exec(limits);
-  const limit = match?.[1] === "unlimited" ? Infinity : Number(match?.[1] ?? 1024);
-  const half = Math.floor((limit - RESERVED_DESCRIPTORS) / 2);
+export function descriptorBudget(limits: string = readLimits()): number {
+  const half = Math.floor((descriptorLimit(limits) - RESERVED_DESCRIPTORS) / 2);
   return Math.min(MAX_DESCRIPTORS, Math.max(MIN_DESCRIPTORS, half));
+}
+
+/** How many of the mount's own files this process may have open besides, to keep locks on them. */
+export function lockDescriptorBudget(limits: string = readLimits()): number {
+  const rest = descriptorLimit(limits) - RESERVED_DESCRIPTORS - descriptorBudget(limits);
+  return Math.max(MIN_DESCRIPTORS, rest);
+}
+
+function descriptorLimit(limits: string): number {
+  const match = /^Max open files\s+(\d+|unlimited)/m.exec(limits);
+  return match?.[1] === "unlimited" ? Infinity : Number(match?.[1] ?? 1024);
 }
 
 /**

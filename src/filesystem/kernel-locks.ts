@@ -13,7 +13,7 @@ import { KernelEntryLocks } from "./kernel-entry-locks.ts";
 import type { OwnFiles } from "./kernel-entry-locks.ts";
 import { KernelTurns } from "./kernel-turns.ts";
 import type { LockLink } from "./lock-link.ts";
-import type { LockResult } from "./lock-messages.ts";
+import type { LockResult, OpenFailure } from "./lock-messages.ts";
 import type { MountLocks, RequestId } from "./mount-locks.ts";
 import { OWN_DIRECTORY_NAME } from "./names.ts";
 import type { NodeTable } from "./node-table.ts";
@@ -44,6 +44,7 @@ const POLLS: readonly { readonly count: number; readonly everyMs: number }[] = [
 ];
 /** After a commit SQLite gives up its lock within microseconds, and a busy one is back as soon. */
 const SPIN_MS = 0.15;
+const WARN_EVERY_MS = 10_000;
 
 /**
  * Where the kernel keeps the locks. No lock of an application comes here, and a reader costs nothing.
@@ -65,6 +66,7 @@ export class KernelLocks implements MountLocks, OwnFiles {
   readonly #loose = new Set<FileNode>();
   /** Up to which transaction a database was looked at after a commit. */
   readonly #seenTxids = new WeakMap<DatabaseEntry, number>();
+  #warnedOfLimitAtMs = -Infinity;
   #whenFinished: (() => void) | undefined;
 
   constructor(options: KernelLocksOptions) {
@@ -154,7 +156,7 @@ export class KernelLocks implements MountLocks, OwnFiles {
       answer(0);
       return;
     }
-    const file = this.#ask(node);
+    const file = this.#ask(node, false);
     const { uniqueLo, uniqueHi } = request;
     const deferred = this.#deferred.get(file) ?? [];
     deferred.push({ uniqueLo, uniqueHi, answer });
@@ -167,14 +169,14 @@ export class KernelLocks implements MountLocks, OwnFiles {
 
   adopt(node: FileNode): void {
     const isLocked = node.kind === "database" || node.kind === "shm";
-    if (isLocked && this.#mayOpen) this.#ask(node);
+    if (isLocked && this.#mayOpen) this.#ask(node, true);
   }
 
   get #mayOpen(): boolean {
     return this.#link.isServing && this.#whenFinished === undefined;
   }
 
-  #ask(node: FileNode): OwnFile {
+  #ask(node: FileNode, isNeeded: boolean): OwnFile {
     let file = this.#files.get(node.id);
     if (file === undefined) {
       file = new OwnFile(node, this.#link.calls);
@@ -183,7 +185,7 @@ export class KernelLocks implements MountLocks, OwnFiles {
     file.node = node;
     if (!file.isOpen && !file.isAsked) {
       file.isAsked = true;
-      this.#link.send({ type: "open", nodeId: node.id });
+      this.#link.send({ type: "open", nodeId: node.id, isNeeded });
     }
     return file;
   }
@@ -231,12 +233,25 @@ export class KernelLocks implements MountLocks, OwnFiles {
     );
   }
 
-  #failed(nodeId: number, reason: string): void {
+  #failed(nodeId: number, code: OpenFailure, reason: string): void {
     const file = this.#files.get(nodeId);
     if (file === undefined) return;
     file.isAsked = false;
-    this.#warn("cannot open a file of the mount", file.node.entry, reason);
-    this.#answer(file, errno.EIO);
+    if (code === "full") this.#warnOfLimit(file, reason);
+    else this.#warn("cannot open a file of the mount", file.node.entry, reason);
+    // Not EMFILE: that would be about a limit of the application's own.
+    this.#answer(file, code === "full" ? errno.ENFILE : errno.EIO);
+  }
+
+  #warnOfLimit({ node }: OwnFile, reason: string): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#warnedOfLimitAtMs < WARN_EVERY_MS) return;
+    this.#warnedOfLimitAtMs = nowMs;
+    this.#options.logger.error("an application cannot open its database, too few descriptors", {
+      db: node.entry.db.name,
+      reason,
+      remedy: "raise the limit of open files (ulimit -n) of litefs",
+    });
   }
 
   #answer(file: OwnFile, number: number): void {
@@ -434,7 +449,7 @@ export class KernelLocks implements MountLocks, OwnFiles {
         this.#opened(result.nodeId, result.fd);
         return;
       case "failed":
-        this.#failed(result.nodeId, result.reason);
+        this.#failed(result.nodeId, result.code, result.reason);
         return;
       case "refused":
         for (const refused of result.refused) this.#refused(refused);

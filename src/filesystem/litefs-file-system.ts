@@ -116,7 +116,7 @@ export class LitefsFileSystem implements FuseHandler {
     const renames = new Renames(host, names, plain, this.#conversion);
     const flush = (): void => outbox.flush();
     const deferred = this.#deferred;
-    this.#texts = new TextRequests(handles);
+    this.#texts = new TextRequests(handles, kept && host.logger);
     const files = {
       nodes,
       handles,

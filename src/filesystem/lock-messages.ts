@@ -25,15 +25,24 @@ export type LockThreadEvent =
 
 /** From the mount thread. */
 export type LockRequest =
-  | { readonly type: "open"; readonly nodeId: number }
+  /** With `isNeeded` even where no more should be open: an application has the file open already. */
+  | { readonly type: "open"; readonly nodeId: number; readonly isNeeded: boolean }
   | { readonly type: "close"; readonly fd: number }
   /** Everything is to be closed, so that the mount can be unmounted. */
   | { readonly type: "finish" };
 
+/** "full": this process has so many files of the mount open that the others need what is left. */
+export type OpenFailure = "full" | "io";
+
 /** To the mount thread. */
 export type LockResult =
   | { readonly type: "opened"; readonly nodeId: number; readonly fd: number }
-  | { readonly type: "failed"; readonly nodeId: number; readonly reason: string }
+  | {
+      readonly type: "failed";
+      readonly nodeId: number;
+      readonly code: OpenFailure;
+      readonly reason: string;
+    }
   | { readonly type: "refused"; readonly refused: readonly RefusedLock[] }
   | { readonly type: "finished" };
 

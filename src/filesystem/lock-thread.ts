@@ -8,6 +8,7 @@ import { kernelDevice, LockTrace } from "../fuse/lock-trace.ts";
 import { writeNotification } from "../fuse/notify.ts";
 import { SystemCalls } from "../fuse/system-calls.ts";
 import { wakeMessage } from "../fuse/wake.ts";
+import { lockDescriptorBudget } from "../database/file-pool.ts";
 import { assert } from "../lib/assert.ts";
 import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
 import { RESERVED_BYTE, WAL_WRITE_LOCK } from "../sqlite/locks.ts";
@@ -38,6 +39,7 @@ const mountPort: MessagePort = data.port;
 let deviceFd = -1;
 let directoryFd = -1;
 const opened = new Set<number>();
+const openMax = lockDescriptorBudget();
 
 run();
 
@@ -144,7 +146,7 @@ function handleCall(call: LockThreadCall, trace: LockTrace): void {
 function handleRequest(request: LockRequest): void {
   switch (request.type) {
     case "open":
-      send(open(request.nodeId));
+      send(open(request.nodeId, request.isNeeded));
       wakeMount();
       return;
     case "close":
@@ -157,14 +159,19 @@ function handleRequest(request: LockRequest): void {
   }
 }
 
-function open(nodeId: number): LockResult {
+function open(nodeId: number, isNeeded: boolean): LockResult {
+  if (opened.size >= openMax && !isNeeded) {
+    const reason = `${opened.size} files of the mount are open, which is what the limit allows`;
+    return { type: "failed", nodeId, code: "full", reason };
+  }
   try {
     const file = `/proc/self/fd/${directoryFd}/${nodeId}`;
     const fd = fs.openSync(file, fs.constants.O_RDWR);
     opened.add(fd);
     return { type: "opened", nodeId, fd };
   } catch (error) {
-    return { type: "failed", nodeId, reason: errorText(error) };
+    const isFull = errorCode(error) === "EMFILE" || errorCode(error) === "ENFILE";
+    return { type: "failed", nodeId, code: isFull ? "full" : "io", reason: errorText(error) };
   }
 }
 

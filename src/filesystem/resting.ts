@@ -15,6 +15,11 @@ export class Resting {
   /** Nobody uses it for now. */
   add(entry: DatabaseEntry): void {
     this.#awake.delete(entry);
+    if (entry.db.status === "deleted") {
+      // Nobody comes again.
+      this.#rest(entry);
+      return;
+    }
     this.#awake.add(entry);
     if (this.#awake.size <= MAX_AWAKE) return;
     const [oldest] = this.#awake;

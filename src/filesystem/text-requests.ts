@@ -1,20 +1,30 @@
-import { FOPEN_DIRECT_IO, O_ACCMODE, O_RDONLY } from "../fuse/constants.ts";
+import { FOPEN_DIRECT_IO, O_ACCMODE, O_RDONLY, O_RDWR } from "../fuse/constants.ts";
 import * as errno from "../fuse/errno.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
+import type { Logger } from "../lib/log.ts";
 import { HaltLocks } from "./halt-locks.ts";
 import type { Owner } from "./halt-locks.ts";
 import type { Handle, HandleTable } from "./handle-table.ts";
 import type { Node, TextNode } from "./nodes.ts";
 
-/** Answers the kernel's requests about virtual files, of which one can be locked: `DB-lock`. */
+/**
+ * Answers the kernel's requests about virtual files, of which one can be locked: `DB-lock`.
+ *
+ * Where the kernel keeps the locks it grants one of `DB-lock` by itself, and that would mean nothing.
+ * Whoever comes for one, as programs made for LiteFS do, opens the file for reading and writing: he is
+ * refused there. Opened for writing only it takes a write of one byte, see HaltLocks.
+ */
 export class TextRequests {
   readonly #handles: HandleTable;
+  /** Told of programs that are refused; there where the kernel keeps the locks. */
+  readonly #logger: Logger | undefined;
   readonly #halts = new HaltLocks();
   #replies!: FuseReplies;
 
-  constructor(handles: HandleTable) {
+  constructor(handles: HandleTable, logger: Logger | undefined) {
     this.#handles = handles;
+    this.#logger = logger;
   }
 
   /** Set when the session begins. */
@@ -24,9 +34,16 @@ export class TextRequests {
   }
 
   open({ uniqueLo, uniqueHi }: FuseRequest, node: TextNode, flags: number): void {
+    const access = flags & O_ACCMODE;
     // Who wants a write lock must have the file open for writing.
-    if ((flags & O_ACCMODE) !== O_RDONLY && node.haltLockOf === undefined) {
+    if (access !== O_RDONLY && node.haltLockOf === undefined) {
       this.#replies.replyError(uniqueLo, uniqueHi, errno.EACCES);
+    } else if (access === O_RDWR && this.#logger !== undefined) {
+      this.#logger.warn("refused a halt lock by fcntl, the kernel keeps the locks", {
+        db: node.haltLockOf?.db.name,
+        remedy: "open the file for writing only, and write one byte at offset 72",
+      });
+      this.#replies.replyError(uniqueLo, uniqueHi, errno.EOPNOTSUPP);
     } else {
       this.#replies.replyOpen(uniqueLo, uniqueHi, this.#handles.open(node), FOPEN_DIRECT_IO);
     }

@@ -8,13 +8,22 @@ import { PYTHON } from "./python-path.ts";
 const PROGRAM = `
 import errno, fcntl, os, signal, sqlite3, struct, subprocess, sys
 path = sys.argv[1]
-fd = os.open(path + "-lock", os.O_RDWR)
+flags = os.O_RDWR if sys.argv[2] == "fcntl" else os.O_WRONLY
+fd = os.open(path + "-lock", flags)
 db = sqlite3.connect(path, isolation_level=None, timeout=0.2)
 signal.signal(signal.SIGALRM, lambda *_: None)
 F_OFD_SETLKW = 38
 
 def lock(command, type, start=72, length=1, file=fd):
   return fcntl.fcntl(file, command, struct.pack("hhqqi4x", type, 0, start, length, 0))
+
+def write():
+  assert os.pwrite(fd, b"x", 72) == 1
+
+def reopen():
+  global fd
+  os.close(fd)
+  fd = os.open(path + "-lock", flags)
 
 def owner():
   type, _, start, length, pid = struct.unpack("hhqqi4x", lock(fcntl.F_GETLK, fcntl.F_WRLCK))
@@ -35,13 +44,18 @@ for line in sys.stdin:
   except sqlite3.Error as error: print(error, flush=True)
 `;
 
+/** The halt lock is taken by fcntl(2), or by a write of one byte. */
+export type LockWay = "fcntl" | "write";
+
 /** A process of its own with `DB-lock` open as `fd` and the database as `db`, told what to do. */
 export class LockHolder {
   readonly #child: ChildProcess;
   readonly #answers: AsyncIterator<string>;
+  readonly #way: LockWay;
 
-  constructor(databasePath: string) {
-    this.#child = spawn(PYTHON, ["-c", PROGRAM, databasePath], {
+  constructor(databasePath: string, way: LockWay) {
+    this.#way = way;
+    this.#child = spawn(PYTHON, ["-c", PROGRAM, databasePath, way], {
       stdio: ["pipe", "pipe", "inherit"],
     });
     if (this.#child.stdout === null) throw new Error("no pipe");
@@ -61,13 +75,13 @@ export class LockHolder {
   }
 
   lock(): Promise<string> {
-    return this.do("lock(fcntl.F_SETLKW, fcntl.F_WRLCK)");
+    return this.do(this.#way === "write" ? "write()" : "lock(fcntl.F_SETLKW, fcntl.F_WRLCK)");
   }
   tryLock(): Promise<string> {
     return this.do("lock(fcntl.F_SETLK, fcntl.F_WRLCK)");
   }
   unlock(): Promise<string> {
-    return this.do("lock(fcntl.F_SETLK, fcntl.F_UNLCK)");
+    return this.do(this.#way === "write" ? "reopen()" : "lock(fcntl.F_SETLK, fcntl.F_UNLCK)");
   }
   insert(value: string): Promise<string> {
     return this.do(`db.execute("INSERT INTO t(x) VALUES ('${value}')")`);

@@ -112,9 +112,14 @@ export class TestNode {
     this.#dataConfig.push(line);
   }
 
+  /** Who keeps SQLite's locks; empty: nobody has said. */
+  get locks(): string {
+    return this.options.locks ?? LOCKS;
+  }
+
   writeConfig(extra: string = this.options.config): void {
     const { options } = this;
-    const locks = options.locks ?? LOCKS;
+    const { locks } = this;
     const fuse = [`dir: ${JSON.stringify(this.mountPoint)}`];
     if (locks !== "") fuse.push(`locks: ${locks}`);
     const lines = [

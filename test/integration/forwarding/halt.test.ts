@@ -16,7 +16,7 @@ cleanUpAfterEach();
 
 async function start(
   mode: string,
-  options: { replicas?: number; proxies?: boolean } = {},
+  options: { replicas?: number; proxies?: boolean; locks?: "kernel" | "daemon" } = {},
 ): Promise<Cluster> {
   const config = "forward: {timeout: 500ms, linger: 10ms}";
   const cluster = await Cluster.start({ replicas: 1, config, ...options });
@@ -28,8 +28,9 @@ async function start(
   return cluster;
 }
 
+/** Where the kernel keeps the locks, fcntl(2) takes none that would mean something. */
 function holder(node: TestNode): LockHolder {
-  const process = new LockHolder(node.file("app.db"));
+  const process = new LockHolder(node.file("app.db"), node.locks === "kernel" ? "write" : "fcntl");
   onTestFinished(() => process.end());
   return process;
 }
@@ -107,7 +108,7 @@ describe.each(["WAL", "DELETE"])("%s", (mode) => {
 });
 
 test("processes of one node take turns, and a signal ends the wait", async () => {
-  const cluster = await start("WAL");
+  const cluster = await start("WAL", { locks: "daemon" });
   for (const node of [cluster.primary, cluster.replica]) {
     const [first, second] = [holder(node), holder(node)];
     expect(await first.do("owner()")).toBe("free");
@@ -129,7 +130,7 @@ test("processes of one node take turns, and a signal ends the wait", async () =>
 });
 
 test("only a write lock of byte 72 means something", async () => {
-  const cluster = await start("WAL");
+  const cluster = await start("WAL", { locks: "daemon" });
   const mine = holder(cluster.replica);
   expect(await mine.do("lock(fcntl.F_SETLK, fcntl.F_RDLCK)")).toBe("EINVAL");
   expect(await mine.do("lock(fcntl.F_SETLK, fcntl.F_WRLCK, 71)")).toBe("EINVAL");
@@ -142,7 +143,7 @@ test("only a write lock of byte 72 means something", async () => {
 });
 
 test("children that inherit the descriptor, and other descriptors that close, end no OFD lock", async () => {
-  const cluster = await start("WAL");
+  const cluster = await start("WAL", { locks: "daemon" });
   const mine = holder(cluster.replica);
   expect(await mine.do("lock(F_OFD_SETLKW, fcntl.F_WRLCK)")).toBe("ok");
   expect(await mine.do(`subprocess.call(["true"], pass_fds=[fd])`)).toBe("0");
@@ -157,13 +158,34 @@ test("children that inherit the descriptor, and other descriptors that close, en
 
 test("a program without fcntl takes it by a write, until it closes the file", async () => {
   const cluster = await start("WAL");
-  const file = await fs.promises.open(`${cluster.replica.file("app.db")}-lock`, "r+");
+  const lockFile = `${cluster.replica.file("app.db")}-lock`;
+  const file = await fs.promises.open(lockFile, fs.constants.O_WRONLY);
   await file.write(Uint8Array.of(1), 0, 1, 72);
   const other = holder(cluster.replica);
-  expect(await other.tryLock()).toBe("EAGAIN");
+  if (cluster.replica.locks !== "kernel") expect(await other.tryLock()).toBe("EAGAIN");
   expect(insert(cluster, cluster.primary, "refused")).toContain("database is locked");
   expect(await other.insert("here")).toBe("ok");
   await file.close();
+  await untilWritable(cluster, cluster.primary, "after");
+  await cluster.verify();
+});
+
+test("where the kernel keeps the locks, nobody is given one by fcntl that means nothing", async () => {
+  const cluster = await start("WAL", { locks: "kernel" });
+  const { replica } = cluster;
+  const file = `${replica.file("app.db")}-lock`;
+  await expect(fs.promises.open(file, "r+")).rejects.toMatchObject({ code: "ENOTSUP" });
+  expect(replica.log).toContain("refused a halt lock by fcntl");
+  const mine = holder(replica);
+  expect(await mine.lock()).toBe("ok");
+  const other = holder(replica);
+  const waits = other.lock();
+  expect(await mine.insert("first")).toBe("ok");
+  expect(insert(cluster, cluster.primary, "refused")).toContain("database is locked");
+  expect(await mine.unlock()).toBe("ok");
+  expect(await waits).toBe("ok");
+  expect(await other.insert("second")).toBe("ok");
+  await other.end();
   await untilWritable(cluster, cluster.primary, "after");
   await cluster.verify();
 });

@@ -1,5 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { descriptorBudget, FilePool } from "../../../src/database/file-pool.ts";
+import {
+  descriptorBudget,
+  FilePool,
+  lockDescriptorBudget,
+} from "../../../src/database/file-pool.ts";
 import type { OpenFile } from "../../../src/database/files.ts";
 import { FakeDisk, Random, systemError } from "./support/fake-disk.ts";
 
@@ -158,4 +162,8 @@ test("the budget leaves descriptors to the rest of the process", () => {
   expect(descriptorBudget(limits("1048576"))).toBe(4096);
   expect(descriptorBudget(limits("unlimited"))).toBe(4096);
   expect(descriptorBudget()).toBeGreaterThanOrEqual(16);
+  expect(lockDescriptorBudget(limits("256"))).toBe(64);
+  expect(lockDescriptorBudget(limits("64"))).toBe(16);
+  expect(lockDescriptorBudget(limits("1048576"))).toBe(1048576 - 4096 - 128);
+  expect(lockDescriptorBudget(limits("unlimited"))).toBe(Infinity);
 });
