@@ -48,8 +48,8 @@ export class AcknowledgementParser {
       }
       at = end;
     }
-    // A copy: the portion is its owner's again.
-    this.#rest = bytes.slice(at);
+    // A copy: the portion is its owner's again. `slice` of a Buffer would be a view of it.
+    this.#rest = new Uint8Array(bytes.subarray(at));
     return entries;
   }
 }

@@ -66,10 +66,11 @@ export class LoanFrameParser {
     this.#length += portion.length;
     if (this.#length < this.#needed) {
       // A copy, since the portion is its owner's again.
-      this.#portions.push(portion.slice());
+      this.#portions.push(copyOf(portion, 0, portion.length));
       return [];
     }
-    const bytes = join([...this.#portions, portion], this.#length);
+    const isFirst = this.#portions.length === 0;
+    const bytes = isFirst ? portion : Buffer.concat([...this.#portions, portion]);
     const frames: LoanFrame[] = [];
     let at = 0;
     for (;;) {
@@ -80,22 +81,15 @@ export class LoanFrameParser {
       frames.push(decode(bytes, at, this.#needed));
       at += this.#needed;
     }
-    this.#portions = at < bytes.length ? [bytes.slice(at)] : [];
+    this.#portions = at < bytes.length ? [copyOf(bytes, at, bytes.length)] : [];
     this.#length = bytes.length - at;
     return frames;
   }
 }
 
-function join(portions: readonly Uint8Array[], length: number): Uint8Array {
-  const [first] = portions;
-  if (first !== undefined && portions.length === 1) return first;
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const portion of portions) {
-    bytes.set(portion, at);
-    at += portion.length;
-  }
-  return bytes;
+/** Not `slice`, which of a Buffer, as sockets give them, is a view of what they share. */
+function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(bytes.subarray(start, end));
 }
 
 function payloadLength(bytes: Uint8Array, at: number): number {
@@ -113,7 +107,7 @@ function decode(bytes: Uint8Array, at: number, lengthBytes: number): LoanFrame {
   const start = at + HEADER_BYTES;
   if (bytes[at] === KIND.commit) {
     const isDurable = bytes[at + 1] === 1;
-    return { kind: "commit", number, isDurable, ltx: bytes.slice(start, at + lengthBytes) };
+    return { kind: "commit", number, isDurable, ltx: copyOf(bytes, start, at + lengthBytes) };
   }
   const txid = readU64(bytes, start, "a TXID");
   const view = new DataView(bytes.buffer, bytes.byteOffset + start + 8, 8);

@@ -21,7 +21,7 @@ test("comes apart as it was put together, in whatever portions", () => {
     const found = [];
     for (let at = 0; at < bytes.length; at += size) {
       // As the socket does it: the buffer is used again.
-      const portion = Uint8Array.from(bytes.subarray(at, at + size));
+      const portion = Buffer.from(bytes.subarray(at, at + size));
       found.push(...parser.push(portion));
       portion.fill(255);
     }
