@@ -46,6 +46,7 @@ export class Database implements WalCaptureOwner {
   #wal: WalCapture | undefined;
   #rollbackCapture: RollbackCapture | undefined;
   #applied: AppliedPositions | undefined;
+  #indexStores: IndexStores | undefined;
   kernel: KernelCache = noKernelCache;
   readonly counters: WriteCounters = newCounters();
   status: DatabaseStatus = "ok";
@@ -60,7 +61,6 @@ export class Database implements WalCaptureOwner {
   readonly #forwarding = new CommitForwarding(this);
   /** Undefined when no commit on this node ever waits for replicas. */
   readonly replicaWaits: ReplicaWaits | undefined;
-  readonly indexStores: IndexStores = new IndexStores();
   /** On a replica: the primary waits until this node has on its disk what it sends. */
   isAcknowledging = false;
 
@@ -86,6 +86,11 @@ export class Database implements WalCaptureOwner {
   get applied(): AppliedPositions {
     this.#applied ??= new AppliedPositions(this.log, this.files.files, this.files.directory);
     return this.#applied;
+  }
+
+  get indexStores(): IndexStores {
+    this.#indexStores ??= new IndexStores();
+    return this.#indexStores;
   }
 
   get wal(): WalCapture {
@@ -203,7 +208,7 @@ export class Database implements WalCaptureOwner {
     const old = this.files;
     old.isRevoked = true;
     this.files = old.successor();
-    this.indexStores.forget();
+    this.#indexStores?.forget();
     this.store.files = this.files;
     this.host.retired(old);
     this.store.abandonSnapshots();
@@ -261,7 +266,7 @@ export class Database implements WalCaptureOwner {
   #writeIndex(offset: number, data: Uint8Array, start: number, length: number): Outcome {
     const file = this.files.getOrCreate("shm");
     file.writeAt(data, start, length, offset);
-    this.indexStores.mend(file, offset, length);
+    this.#indexStores?.mend(file, offset, length);
     return "ok";
   }
 
@@ -277,7 +282,7 @@ export class Database implements WalCaptureOwner {
         return this.#truncateWal(sizeBytes);
       case "shm":
         this.files.getOrCreate("shm").truncate(sizeBytes);
-        this.indexStores.forget();
+        this.#indexStores?.forget();
         return "ok";
       case "journal":
         return this.#orLater(this.#rollback.truncateJournal(sizeBytes));

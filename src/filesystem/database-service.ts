@@ -155,9 +155,9 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#databasesDirectory = directory;
     nodeFiles.mkdir(directory);
     const found = fs.readdirSync(directory, { withFileTypes: true });
-    const names = new Map(found.map((entry) => [entry.name, entry]));
-    for (const name of [...names.keys()].sort()) {
-      if (isDatabaseName(name) && isDirectory(names.get(name), directory)) this.#open(name);
+    for (const entry of found.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+      const { name } = entry;
+      if (isDatabaseName(name) && isDirectory(entry, directory)) this.#open(name);
       else this.logger.warn("ignored in the data directory", { name });
     }
     this.#isMounted = true;
@@ -560,8 +560,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
 }
 
 /** The kind comes with the name; to ask for that of each was a tenth of the start with many. */
-function isDirectory(entry: fs.Dirent | undefined, directory: string): boolean {
-  if (entry === undefined || entry.isDirectory()) return entry !== undefined;
+function isDirectory(entry: fs.Dirent, directory: string): boolean {
+  if (entry.isDirectory()) return true;
   if (!entry.isSymbolicLink()) return false;
   try {
     nodeFiles.list(path.join(directory, entry.name));

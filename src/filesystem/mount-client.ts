@@ -25,6 +25,7 @@ import { KeptFiles } from "../database/log/kept-files.ts";
 import { LogReader } from "../database/log/log-reader.ts";
 import { errorCode, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { Numbered } from "../lib/numbered.ts";
 import { positionsEqual } from "../lib/position.ts";
 import type { Position } from "../lib/position.ts";
 import { positionAfter } from "../ltx/position-after.ts";
@@ -105,7 +106,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   );
   readonly #turn = new ChangeTurn(this.#words);
   readonly #wakeMessage = wakeMessage(LAG_NODE_ID);
-  readonly #calls = new Map<number, { resolve(r: MountResult): void; reject(e: Error): void }>();
+  readonly #calls = new Numbered<{ resolve(r: MountResult): void; reject(e: Error): void }>();
   /** Calls from before the session, whose first message must be its own; undefined since then. */
   #early: MountRequest[] | undefined = [];
   readonly #listeners = new Set<(databases: ReadonlySet<string>) => void>();
@@ -121,7 +122,6 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   /** Wake-ups work: the kernel knows the inode they go through. */
   #deviceFd = -1;
   #pin: fs.promises.FileHandle | undefined;
-  #nextId = 1;
   readonly #notifications = new NotificationWriter(
     (batch) => {
       Atomics.store(this.#words, SHARED.settledBatch, batch);
@@ -254,8 +254,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   }
 
   #rejectAll(error: Error): void {
-    for (const call of this.#calls.values()) call.reject(error);
-    this.#calls.clear();
+    for (const call of this.#calls.takeAll()) call.reject(error);
   }
 
   /** After the session has ended, or when it was never started. */
@@ -465,9 +464,8 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     if (this.#stopping || this.#worker === undefined) {
       return Promise.reject(new LitefsError("STOPPING", STOPPING_TEXT));
     }
-    const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<MountResult>();
-    this.#calls.set(id, { resolve, reject });
+    const id = this.#calls.add({ resolve, reject });
     const request: MountRequest = { ...call, id };
     if (this.#early !== undefined) this.#early.push(request);
     else this.#worker.postMessage(request);
@@ -505,12 +503,10 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
         this.#onCommitWaits(event.state.name, event.state.position);
         return;
       case "result":
-        this.#calls.get(event.id)?.resolve(event.result);
-        this.#calls.delete(event.id);
+        this.#calls.take(event.id)?.resolve(event.result);
         return;
       case "failure":
-        this.#calls.get(event.id)?.reject(new LitefsError(event.code, event.text));
-        this.#calls.delete(event.id);
+        this.#calls.take(event.id)?.reject(new LitefsError(event.code, event.text));
         return;
       case "notify":
         this.#notifications.add(event.groups, event.batch);

@@ -6,7 +6,7 @@ const MAX_AWAKE = 32;
 /**
  * Databases that nobody has open give back descriptors and memory, but not at once: whoever forwards
  * transactions, or opens a database for every request, comes again, and to open and close four files
- * each time took a tenth of a forwarded commit. A few wait for that, for a minute at most.
+ * each time took a tenth of a forwarded commit. A few wait for that, until retention looks at all.
  */
 export class Resting {
   /** In the order in which they were last in use. */

@@ -82,7 +82,8 @@ export class WriteService {
     }
   }
 
-  #decide({ id, database, commit, isCommitted }: Extract<WriteRequest, { type: "decide-commit" }>) {
+  #decide(request: Extract<WriteRequest, { type: "decide-commit" }>): void {
+    const { id, database, commit, isCommitted } = request;
     const entry = this.#host.find(database);
     entry?.turns.decide(commit, isCommitted);
     // The stream is about to bring it too: the main thread can see that it is here.

@@ -4,6 +4,7 @@ import { F_WRLCK } from "../fuse/constants.ts";
 import { settleAbandoned, takeBackAtOnce } from "./abandoned-changes.ts";
 import type { Position } from "../lib/position.ts";
 import { positionsEqual } from "../lib/position.ts";
+import { Numbered } from "../lib/numbered.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { DAEMON_FH } from "./lock-table.ts";
 import { isBorrower, isHalt, isKnock, isRequest, warnOfLostHalt } from "./write-turn-kinds.ts";
@@ -18,7 +19,6 @@ import type {
 } from "./write-turn-kinds.ts";
 import { isReading, isWriting, takeReadLock, WriteDoor } from "./write-door.ts";
 import type { LockOwner } from "./write-door.ts";
-import { Numbered } from "./numbered.ts";
 import type { Turns } from "./turns.ts";
 
 /** For so long a reader who is expected to write waits for his turn, and then just reads. */

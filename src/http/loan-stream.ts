@@ -2,7 +2,7 @@ import { constants } from "node:http2";
 import type { ServerHttp2Stream } from "node:http2";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { HOLD, HOLD_HEADER } from "../cluster/forwarding/borrowed-right.ts";
-import { errorCode, errorText } from "../lib/errors.ts";
+import { errorText } from "../lib/errors.ts";
 import { LoanFrameParser } from "../wire/loan-frames.ts";
 import type { LoanFrame } from "../wire/loan-frames.ts";
 import type { NodeApi } from "./node-api.ts";
@@ -97,15 +97,10 @@ export class LoanStream {
       refuse("the halt lock has expired or was never held");
       return;
     }
-    try {
-      const transaction = { ltx, path: undefined };
-      const result = await loans.submit(this.#database, this.#loan, transaction, isDurable);
-      if (result.kind === "committed") this.#say(`committed ${number}`);
-      else refuse(result.reason);
-    } catch (error) {
-      if (errorCode(error) !== "NOT_PRIMARY") throw error;
-      refuse(errorText(error));
-    }
+    const transaction = { ltx, path: undefined };
+    const result = await loans.submit(this.#database, this.#loan, transaction, isDurable);
+    if (result.kind === "committed") this.#say(`committed ${number}`);
+    else refuse(result.reason);
   }
 
   async #sync({ number, position }: Extract<LoanFrame, { kind: "sync" }>): Promise<void> {

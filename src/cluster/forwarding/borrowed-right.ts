@@ -2,7 +2,7 @@ import type { ClientHttp2Stream } from "node:http2";
 import { errorText, LitefsError } from "../../lib/errors.ts";
 import { parsePosition } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
-import { LoanChannel } from "./loan-channel.ts";
+import { LoanChannel, unanswered } from "./loan-channel.ts";
 
 /** Tells a primary that knows it to keep the answer open, and to say in it when others wait. */
 export const HOLD_HEADER = "litefs-hold";
@@ -99,11 +99,6 @@ export function readLoan(stream: ClientHttp2Stream): Promise<BorrowedRight> {
       }
     });
   });
-}
-
-export function unanswered(cause: Error | undefined): LitefsError {
-  const message = "the connection to the primary broke before an answer";
-  return new LitefsError("FORWARD_FAILED", message, cause === undefined ? {} : { cause });
 }
 
 /** `{"id":5,"pos":{"TXID":"…","PostApplyChecksum":"…"},"expires":"…"}` */

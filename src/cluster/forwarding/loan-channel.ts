@@ -1,5 +1,6 @@
 import type { ClientHttp2Stream } from "node:http2";
 import { LitefsError } from "../../lib/errors.ts";
+import { Numbered } from "../../lib/numbered.ts";
 import type { Position } from "../../lib/position.ts";
 import {
   encodeLoanCommit,
@@ -20,8 +21,7 @@ interface Waiting {
  */
 export class LoanChannel {
   readonly #stream: ClientHttp2Stream;
-  readonly #waiting = new Map<number, Waiting>();
-  #next = 1;
+  readonly #waiting = new Numbered<Waiting>();
 
   constructor(stream: ClientHttp2Stream) {
     this.#stream = stream;
@@ -57,24 +57,20 @@ export class LoanChannel {
     meaning: (word: string, reason: string) => Result | undefined,
     signal: AbortSignal,
   ): Promise<Result> {
-    const number = this.#next++;
     return new Promise((resolve, reject) => {
       signal.throwIfAborted();
-      if (!this.#stream.writable) throw broken();
-      const failed = (error: Error): void => {
-        this.#waiting.delete(number);
-        reject(error);
-      };
-      this.#waiting.set(number, {
-        failed,
+      if (!this.#stream.writable) throw unanswered();
+      const number = this.#waiting.add({
+        failed: reject,
         answered: (word, reason) => {
           const result = meaning(word, reason);
-          const text = `the primary answered "${word}": ${reason}`;
-          if (result === undefined) failed(new LitefsError("FORWARD_FAILED", text));
-          else resolve(result);
+          if (result !== undefined) resolve(result);
+          else
+            reject(new LitefsError("FORWARD_FAILED", `the primary answered "${word}": ${reason}`));
         },
       });
-      signal.addEventListener("abort", () => failed(broken()), { once: true });
+      const onAbort = (): void => this.#waiting.take(number)?.failed(unanswered());
+      signal.addEventListener("abort", onAbort, { once: true });
       this.#stream.write(frame(number));
     });
   }
@@ -82,17 +78,15 @@ export class LoanChannel {
   /** A line of the primary: a word, the number of what it is about, and perhaps a reason. */
   heard(line: string): void {
     const [, word = "", digits = "", reason = ""] = /^(\S+) (\d+) ?(.*)$/.exec(line) ?? [];
-    const waiting = this.#waiting.get(Number(digits));
-    this.#waiting.delete(Number(digits));
-    waiting?.answered(word, reason);
+    this.#waiting.take(Number(digits))?.answered(word, reason);
   }
 
   ended(): void {
-    for (const waiting of this.#waiting.values()) waiting.failed(broken());
+    for (const waiting of this.#waiting.takeAll()) waiting.failed(unanswered());
   }
 }
 
-function broken(): LitefsError {
+export function unanswered(cause?: Error): LitefsError {
   const message = "the connection to the primary broke before an answer";
-  return new LitefsError("FORWARD_FAILED", message);
+  return new LitefsError("FORWARD_FAILED", message, cause === undefined ? {} : { cause });
 }

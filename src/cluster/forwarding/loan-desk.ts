@@ -43,6 +43,8 @@ interface OpenLoan {
   timer: NodeJS.Timeout;
 }
 
+const NOT_PRIMARY = "this node is not the primary";
+
 /** How often the mount thread looks after those for whom it keeps a turn. */
 export const RESERVATION_MS = 60;
 
@@ -152,7 +154,7 @@ export class LoanDesk {
     transaction: { readonly ltx: Uint8Array | undefined; readonly path: string | undefined },
     isDurable: boolean,
   ): Promise<ForwardResult> {
-    this.#requirePrimary();
+    if (!this.#options.isPrimary()) return { kind: "refused", reason: NOT_PRIMARY };
     return await this.#options.engine.applyForwarded({ database, loan, ...transaction, isDurable });
   }
 
@@ -186,7 +188,7 @@ export class LoanDesk {
 
   #requirePrimary(): void {
     if (!this.#options.isPrimary()) {
-      throw new LitefsError("NOT_PRIMARY", "this node is not the primary");
+      throw new LitefsError("NOT_PRIMARY", NOT_PRIMARY);
     }
   }
 

@@ -4,8 +4,9 @@ import { pipeline } from "node:stream/promises";
 import { LitefsError } from "../../lib/errors.ts";
 import { formatPosition } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
-import { HOLD, HOLD_HEADER, readLoan, unanswered } from "./borrowed-right.ts";
+import { HOLD, HOLD_HEADER, readLoan } from "./borrowed-right.ts";
 import type { BorrowedRight } from "./borrowed-right.ts";
+import { unanswered } from "./loan-channel.ts";
 import type { SubmitResult } from "./loan-channel.ts";
 import { connectHttp2, parsePrimaryUrl } from "../replication/http2-transport.ts";
 

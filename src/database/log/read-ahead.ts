@@ -15,8 +15,9 @@ export type Readable = Pick<OpenFile, "readAt">;
  */
 export class ReadAhead implements Readable {
   readonly #file: Readable;
-  #window: Uint8Array;
-  readonly #windowBytes: number;
+  readonly #window: Uint8Array;
+  /** How much of it is used; nothing any more once it is closed. */
+  #windowBytes: number;
   #start = 0;
   #length = 0;
 
@@ -30,14 +31,11 @@ export class ReadAhead implements Readable {
   /** The window goes to the next one. */
   close(): void {
     spare = this.#window;
-    this.#window = new Uint8Array(0);
-    this.#length = 0;
+    this.#windowBytes = 0;
   }
 
   readAt(out: Uint8Array, at: number, length: number, offset: number): number {
-    if (length >= this.#windowBytes || this.#window.length === 0) {
-      return this.#file.readAt(out, at, length, offset);
-    }
+    if (length >= this.#windowBytes) return this.#file.readAt(out, at, length, offset);
     if (offset < this.#start || offset + length > this.#start + this.#length) {
       this.#start = offset;
       this.#length = this.#file.readAt(this.#window, 0, this.#windowBytes, offset);

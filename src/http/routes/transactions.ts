@@ -5,7 +5,6 @@ import * as path from "node:path";
 import type { FastifyInstance } from "fastify";
 import { DURABLE_HEADER } from "../../cluster/forwarding/primary-link.ts";
 import { SnapshotSpool } from "../../cluster/replication/snapshot-spool.ts";
-import { errorCode, errorText } from "../../lib/errors.ts";
 import { parsePosition } from "../../lib/position.ts";
 import type { NodeApi } from "../node-api.ts";
 import { nodeIdOf, queryParameter, sendText } from "../replies.ts";
@@ -36,9 +35,6 @@ export function registerTransactions(app: FastifyInstance, node: NodeApi): void 
       if (result.kind === "committed") return await reply.send("");
       node.log.warn("refused a forwarded transaction", { db: database, reason: result.reason });
       return await sendText(reply, 409, result.reason);
-    } catch (error) {
-      if (errorCode(error) !== "NOT_PRIMARY") throw error;
-      return await sendText(reply, 409, errorText(error));
     } finally {
       if (body.path !== undefined) await fs.rm(body.path, { force: true });
     }

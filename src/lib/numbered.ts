@@ -1,4 +1,4 @@
-/** What waits for an answer from another thread, under numbers that the answer repeats. */
+/** What waits for answers from another thread or node, under numbers that the answers repeat. */
 export class Numbered<Value> {
   readonly #waiting = new Map<number, Value>();
   #next = 1;
@@ -14,5 +14,12 @@ export class Numbered<Value> {
     const value = this.#waiting.get(number);
     this.#waiting.delete(number);
     return value;
+  }
+
+  /** Everything that still waits; nothing does any more. */
+  takeAll(): Value[] {
+    const values = [...this.#waiting.values()];
+    this.#waiting.clear();
+    return values;
   }
 }
