@@ -11,6 +11,7 @@ import { LagTracker } from "../cluster/replication/lag.ts";
 import { StreamClient } from "../cluster/replication/stream-client.ts";
 import { StreamServer } from "../cluster/replication/stream-server.ts";
 import { SyncDesk } from "../cluster/sync/sync-desk.ts";
+import { TermStore } from "../cluster/term-store.ts";
 import type { Config } from "../config/config.ts";
 import { Scrubber } from "../filesystem/scrubber.ts";
 import { leaveCleanMark, takeCleanMark } from "./clean-mark.ts";
@@ -134,6 +135,7 @@ class Node {
     this.#claim = await claimDataDirectory(config.data.dir);
     const wasClean = takeCleanMark(config.data.dir);
     const clusterId = ClusterIdStore.open(config.data.dir);
+    const terms = TermStore.open(config.data.dir);
     if (!this.#options.skipUnmount && (await unmountStale(config.fuse.dir))) {
       logger.info("unmounted what a predecessor left", { dir: config.fuse.dir });
     }
@@ -166,7 +168,7 @@ class Node {
       );
     }
     const lease = await createLeaseProvider(config.lease, this.#options.env, systemClock);
-    const parts = this.#compose(engine, clusterId, lease);
+    const parts = this.#compose(engine, { clusterId, terms }, lease);
     this.#http = await HttpServer.start(parts.http);
     logger.info("http server listening on", { addr: config.http.addr });
     fs.mkdirSync(config.fuse.dir, { recursive: true });
@@ -218,7 +220,7 @@ class Node {
 
   #compose(
     engine: MountClient,
-    clusterId: ClusterIdStore,
+    { clusterId, terms }: { readonly clusterId: ClusterIdStore; readonly terms: TermStore },
     lease: LeaseProvider,
   ): { cluster: ClusterNode; lag: LagTracker; http: Parameters<typeof HttpServer.start>[0] } {
     const config = this.#config;
@@ -241,6 +243,7 @@ class Node {
       nodeId,
       self: { hostname: lease.hostname, advertiseUrl: lease.advertiseUrl, isCandidate },
       clusterId,
+      terms,
       clock,
       log,
       lag,
@@ -288,6 +291,7 @@ class Node {
       engine,
       lease,
       clusterId,
+      terms,
       nodeId,
       isCandidate,
       electorate: electorateFor(config),
@@ -354,6 +358,7 @@ class Node {
       log,
       importer,
       clusterId: () => clusterId.current,
+      term: () => terms.current,
       control: cluster,
       role: () => cluster.role,
       primary: () => cluster.primary,

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { replaceDurably } from "../lib/durable-file.ts";
 import { errorCode, LitefsError } from "../lib/errors.ts";
 
 /**
@@ -67,22 +68,8 @@ export class ClusterIdStore {
   }
 
   #store(id: string): void {
-    const temporary = `${this.#file}.tmp`;
     try {
-      const fd = fs.openSync(temporary, "w", 0o644);
-      try {
-        fs.writeSync(fd, `${id}\n`);
-        fs.fsyncSync(fd);
-      } finally {
-        fs.closeSync(fd);
-      }
-      fs.renameSync(temporary, this.#file);
-      const directory = fs.openSync(path.dirname(this.#file), "r");
-      try {
-        fs.fsyncSync(directory);
-      } finally {
-        fs.closeSync(directory);
-      }
+      replaceDurably(this.#file, `${id}\n`);
     } catch (cause) {
       throw new LitefsError("CLUSTER_ID_UNWRITABLE", `cannot write ${this.#file}`, { cause });
     }

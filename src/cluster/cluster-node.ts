@@ -3,6 +3,7 @@ import { assert } from "../lib/assert.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorText, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { accede } from "./accession.ts";
 import { announceForever } from "./announcement.ts";
 import type { ClusterIdStore } from "./cluster-id.ts";
 import { Election } from "./election.ts";
@@ -21,6 +22,7 @@ import type { StreamClient, StreamObserver } from "./replication/stream-client.t
 import type { StreamEnd } from "./replication/stream-reception.ts";
 import type { StreamServer } from "./replication/stream-server.ts";
 import { primaryIsSucceeded } from "./succession.ts";
+import type { TermStore } from "./term-store.ts";
 import { WritePause } from "./write-pause.ts";
 
 /** A lease that is free may be held back by the backend's lock-delay, which nobody can watch. */
@@ -39,6 +41,7 @@ export interface ClusterNodeOptions {
   readonly engine: Engine;
   readonly lease: LeaseProvider;
   readonly clusterId: ClusterIdStore;
+  readonly terms: TermStore;
   /** 16 upper-case hex digits. */
   readonly nodeId: string;
   /** `lease.candidate`. */
@@ -94,6 +97,8 @@ export class ClusterNode {
   #replicaStatus: ReplicaStatus = "disconnected";
   #isReady = false;
   #term: PrimaryTerm | undefined;
+  /** Of the term that was the last one here. */
+  #lastLease: Lease | undefined;
   /** Could not be renewed in time, but may still be ours. */
   #uncertainLease: Lease | undefined;
   #isHandingOff = false;
@@ -301,6 +306,7 @@ export class ClusterNode {
     this.#uncertainLease = undefined;
     try {
       await lease.renew();
+      // Nobody has had it since, so this goes on with the term of before.
       return lease;
     } catch (error) {
       this.#options.log.info("the lease of before is gone", { error: errorText(error) });
@@ -310,7 +316,7 @@ export class ClusterNode {
 
   async #serve(lease: Lease): Promise<void> {
     const { engine, clock, lag, log, streams, lease: provider } = this.#options;
-    if (!(await this.#joinCluster(lease))) {
+    if (!(await this.#accede(lease))) {
       // Another candidate shall have the first go.
       await this.#pauseUntilChange(this.#options.reconnectDelayMs, this.#stop.signal);
       return;
@@ -341,25 +347,12 @@ export class ClusterNode {
     log.info("no longer the primary", { reason: end });
   }
 
-  #countEnd(end: TermEnd): void {
-    if (end === "lost" || end === "expired") this.#counters.lost += 1;
-    if (end === "handed-over") this.#counters.handedOver += 1;
-  }
-
-  /** Nobody may be the primary of a cluster whose id is another one. */
-  async #joinCluster(lease: Lease): Promise<boolean> {
-    const { clusterId, log, lease: provider } = this.#options;
+  async #accede(lease: Lease): Promise<boolean> {
+    const { log, lease: provider } = this.#options;
     try {
-      const shared = await provider.clusterId();
-      if (shared !== undefined && clusterId.current === undefined) clusterId.adopt(shared);
-      const own = clusterId.ensure();
-      if (shared === own) return true;
-      const claimed = await provider.claimClusterId(own);
-      if (claimed === own) return true;
-      throw new LitefsError(
-        "CLUSTER_ID_MISMATCH",
-        `the lease belongs to cluster ${claimed}, this node to ${own}`,
-      );
+      await accede(this.#options, lease, lease === this.#lastLease);
+      this.#lastLease = lease;
+      return true;
     } catch (error) {
       // Nobody else could have a static lease, so this is the end of the node.
       if (provider.kind === "static") throw error;
@@ -367,6 +360,11 @@ export class ClusterNode {
       await this.#release(lease);
       return false;
     }
+  }
+
+  #countEnd(end: TermEnd): void {
+    if (end === "lost" || end === "expired") this.#counters.lost += 1;
+    if (end === "handed-over") this.#counters.handedOver += 1;
   }
 
   async #handOff(nodeId: string, timeoutMs: number): Promise<void> {
@@ -483,11 +481,20 @@ export class ClusterNode {
     const leave = new AbortController();
     const over = new AbortController();
     const signal = AbortSignal.any([stop, over.signal]);
+    // A primary that tells no term, as LiteFS's, has at least the one of its lease.
+    const { token = 0 } = this.#primary ?? {};
+    const joining: StreamObserver = {
+      ...observer,
+      onReady: () => {
+        this.#options.terms.advanceTo(token);
+        observer.onReady();
+      },
+    };
     const watching = primaryIsSucceeded(this.#options, url, signal).then((isSucceeded) => {
       if (isSucceeded) leave.abort();
     });
     try {
-      const end = await this.#options.client.follow(url, observer, stop, leave.signal);
+      const end = await this.#options.client.follow(url, joining, stop, leave.signal);
       return leave.signal.aborted ? { ...end, isSucceeded: true } : end;
     } catch (error) {
       if (leave.signal.aborted && !stop.aborted) return { announced: false, isSucceeded: true };

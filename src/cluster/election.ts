@@ -6,6 +6,7 @@ import type { ClusterIdStore } from "./cluster-id.ts";
 import type { Lease, LeaseProvider, Peer } from "./lease.ts";
 import { progressOf } from "./progress.ts";
 import type { CandidateState } from "./progress.ts";
+import type { TermStore } from "./term-store.ts";
 
 /** A peer that takes longer to say how far it is counts as unreachable. */
 export const PROBE_TIMEOUT_MS = 1_000;
@@ -18,6 +19,7 @@ export interface ElectionOptions {
   readonly engine: Pick<Engine, "databases">;
   readonly lease: LeaseProvider;
   readonly clusterId: ClusterIdStore;
+  readonly terms: Pick<TermStore, "current">;
   readonly nodeId: string;
   /** `lease.candidate`. */
   readonly isCandidate: boolean;
@@ -128,7 +130,7 @@ export class Election {
   }
 
   async #peerAhead(): Promise<string | undefined> {
-    const { lease, nodeId, engine, clusterId, log } = this.#options;
+    const { lease, nodeId, engine, clusterId, log, terms } = this.#options;
     const peers = (await lease.peers()).filter((peer) => peer.nodeId !== nodeId);
     const own = progressOf(engine.databases);
     const answers = await Promise.all(
@@ -151,6 +153,11 @@ export class Election {
       if (isForeign && state.clusterId !== undefined) continue;
       // One without the cluster's data knows nothing of it.
       if (state.clusterId !== undefined) known += 1;
+      const term = terms.current;
+      if ((state.term ?? term) < term) continue;
+      if ((state.term ?? term) > term) {
+        return `${peer.hostname} has the history of term ${state.term}, this node that of term ${term}`;
+      }
       const missing = state.progress - own;
       if (missing > 0) return `${peer.hostname} is ahead by ${missing} transactions`;
     }

@@ -37,6 +37,8 @@ export interface LeaseProvider {
 export interface PrimaryInfo {
   readonly hostname: string;
   readonly advertiseUrl: string;
+  /** The token of its lease, where the backend has one. */
+  readonly token?: number;
 }
 
 /** A node that may become the primary. */
@@ -48,6 +50,11 @@ export interface Peer extends PrimaryInfo {
 export interface Lease {
   /** What a handoff passes on to the next primary. */
   readonly id: string;
+  /**
+   * Greater than that of every holder before, a handoff included: what is known as a fencing token.
+   * 0 where there is only ever one holder.
+   */
+  readonly token: number;
   /** Infinity when the lease never ends. */
   readonly ttlMs: number;
   /**

@@ -2,7 +2,8 @@ import type { DatabaseState } from "../database/engine.ts";
 
 /**
  * How far a node is: the number of transactions in all its databases together. Of two nodes that
- * followed the same primary, the one with more has what the other lacks.
+ * followed the same primary, the one with more has what the other lacks; otherwise the number says
+ * nothing, which is why terms are compared first.
  */
 export function progressOf(databases: ReadonlyMap<string, DatabaseState>): number {
   let transactions = 0;
@@ -18,5 +19,7 @@ export interface CandidateState {
   readonly nodeId: string;
   readonly isCandidate: boolean;
   readonly clusterId: string | undefined;
+  /** See TermStore; undefined from a version that knows no terms. */
+  readonly term: number | undefined;
   readonly progress: number;
 }

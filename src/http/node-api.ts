@@ -31,6 +31,8 @@ export interface NodeApi {
   readonly importer: DatabaseImporter;
   readonly control: RoleControl;
   clusterId(): string | undefined;
+  /** Whose history this node has, see TermStore. */
+  term(): number;
   role(): NodeRole;
   /** Undefined on the primary itself, and while none is known. */
   primary(): PrimaryInfo | undefined;

@@ -58,11 +58,13 @@ function candidateState(body: string, url: URL): CandidateState {
   const nodeId = member("nodeID");
   const progress = member("progress");
   const clusterId = member("clusterID");
+  const term = member("term");
   if (typeof nodeId !== "string" || typeof progress !== "number") {
     throw new LitefsError("PEER_REFUSED", `the node at ${url.origin} is not a litefs node`);
   }
   return {
     nodeId,
+    term: typeof term === "number" ? term : undefined,
     progress,
     isCandidate: member("candidate") === true,
     clusterId: typeof clusterId === "string" ? clusterId : undefined,

@@ -29,6 +29,8 @@ export interface ConsulEntry {
   readonly value: string;
   /** The session that holds it. */
   readonly session: string | undefined;
+  /** The index of Consul's own log at which the entry was written last. */
+  readonly modifyIndex: number;
 }
 
 export interface ConsulAnswer {
@@ -248,10 +250,12 @@ function entryOf(found: unknown): ConsulEntry | undefined {
   if (typeof key !== "string") return undefined;
   const value = member(found, "Value");
   const session = member(found, "Session");
+  const modifyIndex = member(found, "ModifyIndex");
   return {
     key,
     value: typeof value === "string" ? value : "",
     session: typeof session === "string" ? session : undefined,
+    modifyIndex: typeof modifyIndex === "number" ? modifyIndex : 0,
   };
 }
 

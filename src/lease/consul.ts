@@ -74,18 +74,21 @@ export class ConsulLeaseProvider implements LeaseProvider {
     this.#spare = session;
     const result = await this.#api.acquire(this.#key, encodePrimaryInfo(this), session.id);
     if (result === "held") return undefined;
+    // Until then it stays the spare one: an attempt that fails here may be made again with it.
+    const token = result === "ok" ? await this.#token(session.id) : undefined;
     this.#spare = undefined;
     // A session that ended while it lay idle: the next attempt makes a new one.
-    if (result === "lost") return undefined;
-    return this.#lease(session.id, session.renewedAtMs);
+    if (token === undefined) return undefined;
+    return this.#lease(session, token);
   }
 
   async adopt(leaseId: string): Promise<Lease> {
-    const sentAtMs = this.#options.clock.monotonicMs();
+    const renewedAtMs = this.#options.clock.monotonicMs();
     if (!(await this.#api.renewSession(leaseId))) throw lost(this.#key);
     const result = await this.#api.acquire(this.#key, encodePrimaryInfo(this), leaseId);
-    if (result !== "ok") throw lost(this.#key);
-    return this.#lease(leaseId, sentAtMs);
+    const token = result === "ok" ? await this.#token(leaseId) : undefined;
+    if (token === undefined) throw lost(this.#key);
+    return this.#lease({ id: leaseId, renewedAtMs }, token);
   }
 
   async primaryInfo(): Promise<PrimaryInfo | undefined> {
@@ -93,7 +96,8 @@ export class ConsulLeaseProvider implements LeaseProvider {
     this.#index = index;
     // Without a session it is what somebody left there, not a lease that anybody holds.
     if (entry?.session === undefined) return undefined;
-    return decodePrimaryInfo(entry.value, this.#key);
+    const info = decodePrimaryInfo(entry.value, this.#key);
+    return info === undefined ? undefined : { ...info, token: entry.modifyIndex };
   }
 
   async changed(signal: AbortSignal): Promise<void> {
@@ -160,11 +164,18 @@ export class ConsulLeaseProvider implements LeaseProvider {
     return await this.#api.createSession({ name, ttlMs, lockDelayMs, node: this.#node });
   }
 
-  #lease(id: string, renewedAtMs: number): Lease {
+  /** Where the key got its holder, in Consul's log; undefined when it has another one by now. */
+  async #token(session: string): Promise<number | undefined> {
+    const { entry } = await this.#api.get(this.#key);
+    return entry?.session === session ? entry.modifyIndex : undefined;
+  }
+
+  #lease({ id, renewedAtMs }: Session, token: number): Lease {
     const { clock, ttlMs } = this.#options;
     let sentAtMs = renewedAtMs;
     return {
       id,
+      token,
       ttlMs,
       expiresAtMonotonicMs: () => sentAtMs + ttlMs,
       renew: async () => {

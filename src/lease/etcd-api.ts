@@ -19,7 +19,12 @@ export interface EtcdEntry {
   readonly value: string;
   /** The lease that the key ends with; "0" for none. */
   readonly lease: string;
+  /** The revision of the store at which this value was put. */
+  readonly modRevision: string;
 }
+
+/** How a conditional put ended: the revision that it made, "lost" when its lease is gone. */
+export type EtcdPut = { readonly revision: string } | "held" | "lost";
 
 export interface EtcdAnswer {
   readonly entries: readonly EtcdEntry[];
@@ -88,13 +93,13 @@ export class EtcdApi {
   }
 
   /** Puts the key unless it exists; "lost" when the lease is gone. */
-  async create(key: string, value: string, lease?: string): Promise<"ok" | "held" | "lost"> {
+  async create(key: string, value: string, lease?: string): Promise<EtcdPut> {
     const absent = { key: base64(key), target: "CREATE", result: "EQUAL", create_revision: "0" };
     return await this.#putIf(absent, key, value, lease);
   }
 
   /** Replaces the value of a key that ends with this lease. */
-  async replace(key: string, value: string, lease: string): Promise<"ok" | "held" | "lost"> {
+  async replace(key: string, value: string, lease: string): Promise<EtcdPut> {
     const ours = { key: base64(key), target: "LEASE", result: "EQUAL", lease };
     return await this.#putIf(ours, key, value, lease);
   }
@@ -107,10 +112,9 @@ export class EtcdApi {
   async range(key: string, isPrefix = false): Promise<EtcdAnswer> {
     const end = isPrefix ? { range_end: base64(prefixEnd(key)) } : {};
     const { header, kvs } = await this.#call("kv/range", { key: base64(key), ...end });
-    const revision = member(header, "revision");
     return {
       entries: Array.isArray(kvs) ? kvs.map(entryOf) : [],
-      revision: typeof revision === "string" ? revision : "0",
+      revision: textOr0(member(header, "revision")),
     };
   }
 
@@ -139,18 +143,18 @@ export class EtcdApi {
     key: string,
     value: string,
     lease: string | undefined,
-  ): Promise<"ok" | "held" | "lost"> {
+  ): Promise<EtcdPut> {
     const put = {
       key: base64(key),
       value: base64(value),
       ...(lease === undefined ? {} : { lease }),
     };
     try {
-      const { succeeded } = await this.#call("kv/txn", {
+      const { header, succeeded } = await this.#call("kv/txn", {
         compare: [condition],
         success: [{ request_put: put }],
       });
-      return succeeded === true ? "ok" : "held";
+      return succeeded === true ? { revision: textOr0(member(header, "revision")) } : "held";
     } catch (error) {
       if (error instanceof EtcdRefusal && /lease not found/.test(errorText(error))) return "lost";
       throw error;
@@ -270,16 +274,21 @@ function isStaleToken(error: unknown): boolean {
 }
 
 function entryOf(found: unknown): EtcdEntry {
-  const lease = member(found, "lease");
   return {
     key: text64(member(found, "key")),
     value: text64(member(found, "value")),
-    lease: typeof lease === "string" ? lease : "0",
+    lease: textOr0(member(found, "lease")),
+    modRevision: textOr0(member(found, "mod_revision")),
   };
 }
 
 function member(value: unknown, name: string): unknown {
   return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
+}
+
+/** The gateway leaves out a number that is zero. */
+function textOr0(value: unknown): string {
+  return typeof value === "string" ? value : "0";
 }
 
 function parse(text: string): Json | undefined {

@@ -69,7 +69,7 @@ export class EtcdLeaseProvider implements LeaseProvider {
     this.#spare = undefined;
     // It ended while it lay idle: the next attempt makes a new one.
     if (result === "lost") return undefined;
-    return this.#lease(granted);
+    return this.#lease(granted, result.revision);
   }
 
   async adopt(leaseId: string): Promise<Lease> {
@@ -77,8 +77,8 @@ export class EtcdLeaseProvider implements LeaseProvider {
     const { key } = this.#options;
     if (!/^\d+$/.test(leaseId) || !(await this.#api.keepAlive(leaseId))) throw lost(key);
     const result = await this.#api.replace(key, encodePrimaryInfo(this), leaseId);
-    if (result !== "ok") throw lost(key);
-    return this.#lease({ id: leaseId, renewedAtMs });
+    if (result === "held" || result === "lost") throw lost(key);
+    return this.#lease({ id: leaseId, renewedAtMs }, result.revision);
   }
 
   async primaryInfo(): Promise<PrimaryInfo | undefined> {
@@ -88,7 +88,8 @@ export class EtcdLeaseProvider implements LeaseProvider {
     const [entry] = entries;
     // Without a lease it is what somebody left there, not a lease that anybody holds.
     if (entry === undefined || entry.lease === "0") return undefined;
-    return decodePrimaryInfo(entry.value, key);
+    const info = decodePrimaryInfo(entry.value, key);
+    return info === undefined ? undefined : { ...info, token: Number(entry.modRevision) };
   }
 
   async changed(signal: AbortSignal): Promise<void> {
@@ -142,11 +143,13 @@ export class EtcdLeaseProvider implements LeaseProvider {
     return { id: await this.#api.grant(ttlMs), renewedAtMs };
   }
 
-  #lease({ id, renewedAtMs }: GrantedLease): Lease {
+  /** The revision at which the key got its holder is greater than that of any holder before. */
+  #lease({ id, renewedAtMs }: GrantedLease, revision: string): Lease {
     const { clock, ttlMs, key } = this.#options;
     let sentAtMs = renewedAtMs;
     return {
       id,
+      token: Number(revision),
       ttlMs,
       expiresAtMonotonicMs: () => sentAtMs + ttlMs,
       renew: async () => {

@@ -69,6 +69,7 @@ export class StaticLeaseProvider implements LeaseProvider {
 /** Nothing can take this lease away, so renewing and closing it have nothing to do. */
 const staticLease: Lease = {
   id: "static",
+  token: 0,
   ttlMs: Infinity,
   expiresAtMonotonicMs: () => Infinity,
   renew: () => Promise.resolve(),

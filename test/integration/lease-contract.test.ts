@@ -147,6 +147,7 @@ describe.each(kinds)("a lease of $name", (kind) => {
       expect(await provider.primaryInfo()).toEqual({
         hostname: holder,
         advertiseUrl: urlOf(holder),
+        token: lease?.token,
       });
     }
     await lease?.close();
@@ -182,6 +183,27 @@ describe.each(kinds)("a lease of $name", (kind) => {
     await next?.close();
   });
 
+  test("every holder has a greater token than the one before", async ({ skip }) => {
+    if (backend === undefined) return skip();
+    const { a, b, key, at } = competitors();
+    const first = await acquireEventually(a);
+    expect(Number.isSafeInteger(first.token)).toBe(true);
+    expect(first.token).toBeGreaterThan(0);
+    const { token } = first;
+    await first.renew();
+    expect(first.token).toBe(token);
+    await first.close();
+    const second = await acquireEventually(b);
+    expect(second.token).toBeGreaterThan(first.token);
+    const third = await a.adopt(second.id);
+    expect(third.token).toBeGreaterThan(second.token);
+    expect((await b.primaryInfo())?.token).toBe(third.token);
+    await at.expire(third, key);
+    const fourth = await acquireEventually(b);
+    expect(fourth.token).toBeGreaterThan(third.token);
+    await fourth.close();
+  });
+
   test("once ended, it is lost to its holder and free for others", async ({ skip }) => {
     if (backend === undefined) return skip();
     const { a, b, key, at } = competitors();
@@ -204,7 +226,7 @@ describe.each(kinds)("a lease of $name", (kind) => {
     const { a, b } = competitors();
     const lease = await acquireEventually(a);
     const adopted = await b.adopt(lease.id);
-    expect(await a.primaryInfo()).toEqual({ hostname: "b", advertiseUrl: urlOf("b") });
+    expect(await a.primaryInfo()).toMatchObject({ hostname: "b", advertiseUrl: urlOf("b") });
     await adopted.renew();
     expect(await a.acquire()).toBeUndefined();
     await adopted.close();

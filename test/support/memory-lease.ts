@@ -5,6 +5,7 @@ import type { Clock } from "../../src/lib/clock.ts";
 interface Held {
   readonly id: string;
   readonly ttlMs: number;
+  token: number;
   holder: PrimaryInfo;
   expiresAtMs: number;
 }
@@ -16,6 +17,7 @@ export class MemoryLeaseStore {
   readonly peers: Map<string, Peer> = new Map<string, Peer>();
   #held: Held | undefined;
   #nextId = 1;
+  #lastToken = 0;
   readonly #watchers = new Set<() => void>();
 
   constructor(clock: Clock) {
@@ -32,9 +34,15 @@ export class MemoryLeaseStore {
   take(holder: PrimaryInfo, ttlMs: number): Held | undefined {
     if (this.held !== undefined) return undefined;
     const expiresAtMs = this.clock.monotonicMs() + ttlMs;
-    this.#held = { id: `lease-${this.#nextId++}`, ttlMs, holder, expiresAtMs };
+    const token = this.nextToken();
+    this.#held = { id: `lease-${this.#nextId++}`, token, ttlMs, holder, expiresAtMs };
     this.notify();
     return this.#held;
+  }
+
+  nextToken(): number {
+    this.#lastToken += 10;
+    return this.#lastToken;
   }
 
   /** Ends the lease as an operator or an expiry does it. */
@@ -83,7 +91,7 @@ export class MemoryLeaseProvider implements LeaseProvider {
   async acquire(): Promise<Lease | undefined> {
     await this.#call("acquire");
     const held = this.store.take(this, this.ttlMs);
-    return held === undefined ? undefined : this.#lease(held.id, this.store.clock.monotonicMs());
+    return held === undefined ? undefined : this.#lease(held, this.store.clock.monotonicMs());
   }
 
   async adopt(leaseId: string): Promise<Lease> {
@@ -92,15 +100,17 @@ export class MemoryLeaseProvider implements LeaseProvider {
     if (held?.id !== leaseId) throw new LeaseLostError("the lease is gone");
     held.holder = { hostname: this.hostname, advertiseUrl: this.advertiseUrl };
     held.expiresAtMs = clock.monotonicMs() + held.ttlMs;
+    held.token = this.store.nextToken();
     this.store.notify();
-    return this.#lease(leaseId, clock.monotonicMs());
+    return this.#lease(held, clock.monotonicMs());
   }
 
   async primaryInfo(): Promise<PrimaryInfo | undefined> {
     await this.#call("primaryInfo");
-    const holder = this.store.held?.holder;
-    if (holder === undefined) return undefined;
-    return { hostname: holder.hostname, advertiseUrl: holder.advertiseUrl };
+    const { held } = this.store;
+    if (held === undefined) return undefined;
+    const { hostname, advertiseUrl } = held.holder;
+    return { hostname, advertiseUrl, token: held.token };
   }
 
   changed(signal: AbortSignal): Promise<void> {
@@ -140,11 +150,12 @@ export class MemoryLeaseProvider implements LeaseProvider {
     if (this.isUnreachable) throw new Error("the backend is unreachable");
   }
 
-  #lease(id: string, renewedAtMs: number): Lease {
+  #lease({ id, token }: Held, renewedAtMs: number): Lease {
     const { store } = this;
     let sentAtMs = renewedAtMs;
     return {
       id,
+      token,
       ttlMs: this.ttlMs,
       expiresAtMonotonicMs: () => sentAtMs + this.ttlMs,
       renew: async () => {

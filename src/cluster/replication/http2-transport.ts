@@ -3,6 +3,7 @@ import * as net from "node:net";
 import { LitefsError } from "../../lib/errors.ts";
 import type { AckChannel } from "../sync/ack-sender.ts";
 import { SYNC_HEADER } from "../sync/announced-databases.ts";
+import { TERM_HEADER } from "./stream-transport.ts";
 import type { OpenedStream, OpenStream, OpenStreamRequest } from "./stream-transport.ts";
 
 /** Bytes in flight before the sender must wait: 16 MiB fill 1 Gbit/s at 130 ms round trip. */
@@ -65,9 +66,11 @@ function exchange(
       stream.on("error", () => undefined);
       const clusterId = headers["litefs-cluster-id"];
       const sync = headers[SYNC_HEADER];
+      const term = headers[TERM_HEADER];
       resolve({
         status: headers[":status"] ?? 0,
         clusterId: typeof clusterId === "string" ? clusterId : undefined,
+        term: typeof term === "string" && /^\d{1,15}$/.test(term) ? Number(term) : undefined,
         sync: typeof sync === "string" ? sync : undefined,
         openAcks: () => openAcks(session, url, request.nodeId),
         body: bodyOf(stream),

@@ -5,6 +5,7 @@ import type { Logger } from "../../lib/log.ts";
 import type { Position } from "../../lib/position.ts";
 import { encodePositionMap } from "../../wire/position-map.ts";
 import type { ClusterIdStore } from "../cluster-id.ts";
+import type { TermStore } from "../term-store.ts";
 import type { LagTracker } from "./lag.ts";
 import { AckSender } from "../sync/ack-sender.ts";
 import { announcedDatabases } from "../sync/announced-databases.ts";
@@ -21,6 +22,7 @@ export interface StreamClientOptions {
   /** What the primary shows of this node to operators. */
   readonly self: ReplicaDescription;
   readonly clusterId: ClusterIdStore;
+  readonly terms: Pick<TermStore, "advanceTo">;
   readonly clock: Clock;
   readonly log: Logger;
   readonly lag: LagTracker;
@@ -77,7 +79,7 @@ export class StreamClient {
       observer.onConnected();
       const parts = {
         connection,
-        observer: this.#joining(observer, connection.clusterId),
+        observer: this.#joining(observer, connection),
         needs: this.#needs,
         healingDelays: this.#healingDelays,
         acks: this.#acksOf(connection),
@@ -103,12 +105,16 @@ export class StreamClient {
     return new AckSender({ announced, log, databases, makeDurable, openChannel: openAcks });
   }
 
-  /** A node belongs to the cluster, and may be its primary, once it has had all its data. */
-  #joining(observer: StreamObserver, clusterId: string | undefined): StreamObserver {
+  /**
+   * A node belongs to the cluster, and may be its primary, once it has had all its data. Both are on
+   * the disk before it acknowledges anything: an election must find it.
+   */
+  #joining(observer: StreamObserver, { clusterId, term }: OpenedStream): StreamObserver {
     return {
       onConnected: () => observer.onConnected(),
       onReady: () => {
         if (clusterId !== undefined) this.#options.clusterId.adopt(clusterId);
+        this.#options.terms.advanceTo(term ?? 0);
         observer.onReady();
       },
       onApplied: (database, latencyMs) => observer.onApplied(database, latencyMs),

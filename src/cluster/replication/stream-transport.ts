@@ -1,5 +1,8 @@
 import type { AckChannel } from "../sync/ack-sender.ts";
 
+/** In the answer to POST /stream: the number of the primary's term, decimal. Ours. */
+export const TERM_HEADER = "litefs-term";
+
 /** The network as the stream client sees it: one request, one endless answer. */
 export type OpenStream = (request: OpenStreamRequest, signal: AbortSignal) => Promise<OpenedStream>;
 
@@ -26,6 +29,8 @@ export interface ReplicaDescription {
 export interface OpenedStream {
   readonly status: number;
   readonly clusterId: string | undefined;
+  /** The term in which the primary streams; undefined with a static lease, and from LiteFS. */
+  readonly term?: number | undefined;
   /** For which databases commits of the primary wait for this node, see announced-databases. */
   readonly sync?: string | undefined;
   /** Begins to tell the primary what is on the disk here. When that breaks, so does the stream. */

@@ -21,6 +21,7 @@ function statusOf(node: NodeApi): object {
     nodeID: node.nodeId,
     hostname: node.hostname,
     clusterID: node.clusterId(),
+    term: node.term(),
     role: phase,
     isPrimary,
     candidate: node.isCandidate,

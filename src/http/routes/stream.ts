@@ -4,6 +4,7 @@ import type { ServerHttp2Stream } from "node:http2";
 import type { FastifyInstance } from "fastify";
 import type { StreamRequest } from "../../cluster/replication/stream-server.ts";
 import { SYNC_HEADER } from "../../cluster/sync/announced-databases.ts";
+import { TERM_HEADER } from "../../cluster/replication/stream-transport.ts";
 import type { ReplicaDescription } from "../../cluster/replication/stream-transport.ts";
 import { errorText, FormatError } from "../../lib/errors.ts";
 import { decodePositionMap } from "../../wire/position-map.ts";
@@ -55,6 +56,7 @@ async function serve(
   });
   if (stream.destroyed) return;
   const clusterId = node.clusterId();
+  const term = node.term();
   const { filter, replica } = request;
   const isCandidate = replica?.isCandidate === true;
   const sync = node.sync?.announcementTo({ isCandidate, filter });
@@ -62,6 +64,7 @@ async function serve(
     ":status": 200,
     "litefs-id": node.nodeId,
     ...(clusterId === undefined ? {} : { "litefs-cluster-id": clusterId }),
+    ...(term === 0 ? {} : { [TERM_HEADER]: String(term) }),
     ...(sync === undefined ? {} : { [SYNC_HEADER]: sync }),
   });
   node.log.info("replica connected", { replica: request.clientNodeId });

@@ -1,5 +1,6 @@
 import * as net from "node:net";
 import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
+import { TermStore } from "../../../src/cluster/term-store.ts";
 import { LoanDesk } from "../../../src/cluster/forwarding/loan-desk.ts";
 import { EventHub } from "../../../src/cluster/events.ts";
 import { LagTracker } from "../../../src/cluster/replication/lag.ts";
@@ -39,6 +40,7 @@ export const streamClient: FuzzTarget = {
       engine,
       nodeId: "00000000000000B2",
       clusterId: ClusterIdStore.open(temporaryDirectory()),
+      terms: TermStore.open(temporaryDirectory()),
       clock: systemClock,
       log: silentLogger,
       lag: new LagTracker({ clock: systemClock, heartbeatIntervalMs: HEARTBEAT_INTERVAL_MS }),

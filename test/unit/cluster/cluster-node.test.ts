@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
 import { ClusterNode } from "../../../src/cluster/cluster-node.ts";
+import { TermStore } from "../../../src/cluster/term-store.ts";
 import type { Lease, LeaseProvider, PrimaryInfo } from "../../../src/cluster/lease.ts";
 import { StaticLeaseProvider } from "../../../src/lease/static.ts";
 import { LagTracker } from "../../../src/cluster/replication/lag.ts";
@@ -22,6 +23,7 @@ function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolea
   };
   const held: Lease = {
     id: "static",
+    token: 0,
     ttlMs: Infinity,
     expiresAtMonotonicMs: () => Infinity,
     renew: () => Promise.resolve(),
@@ -62,6 +64,7 @@ function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolea
     engine,
     lease: provider,
     clusterId,
+    terms: TermStore.open(temporaryDirectory()),
     streams,
     client: {
       follow: (_url, given, signal) => {

@@ -1,5 +1,6 @@
 import { onTestFinished } from "vitest";
 import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
+import { TermStore } from "../../../src/cluster/term-store.ts";
 import { EventHub } from "../../../src/cluster/events.ts";
 import { openHttp2Stream } from "../../../src/cluster/replication/http2-transport.ts";
 import { LoanDesk } from "../../../src/cluster/forwarding/loan-desk.ts";
@@ -42,6 +43,7 @@ export interface ServedNodeOptions {
   isReady?: boolean;
   readonly importer?: DatabaseImporter;
   readonly sync?: SyncDesk;
+  readonly term?: number;
 }
 
 /** A node's HTTP API on a loopback port, over a fake engine. */
@@ -89,6 +91,7 @@ export async function serveNode(
       changes.importer ??
       new DatabaseImporter({ dataDirectory: "/nowhere", mountPoint: "/nowhere" }),
     clusterId: () => CLUSTER_ID,
+    term: () => changes.term ?? 0,
     role: () => node.role,
     isReady: () => changes.isReady ?? true,
     lagMs: () => 0,
@@ -118,6 +121,7 @@ export class ReplicaHarness {
   readonly engine: FakeEngine;
   readonly lag: LagTracker;
   readonly clusterId: ClusterIdStore;
+  readonly terms: TermStore;
   readonly client: StreamClient;
   readonly seen: string[] = [];
   readonly stop: AbortController = new AbortController();
@@ -128,10 +132,12 @@ export class ReplicaHarness {
     const clock = changes.clock ?? systemClock;
     this.lag = new LagTracker({ clock, heartbeatIntervalMs: 1000 });
     this.clusterId = ClusterIdStore.open(temporaryDirectory());
+    this.terms = TermStore.open(temporaryDirectory());
     this.client = new StreamClient({
       nodeId: REPLICA_ID,
       self: { hostname: "replica.local", advertiseUrl: "http://replica:20202", isCandidate: true },
       clusterId: this.clusterId,
+      terms: this.terms,
       clock,
       log: silentLogger,
       openStream: openHttp2Stream,
