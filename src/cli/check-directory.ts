@@ -97,6 +97,7 @@ function inspect(name: string, directory: string, db: Database): DatabaseCheck {
 const onlookerHost: DatabaseHost = {
   isPrimary: () => false,
   mayCommit: () => false,
+  historyEpoch: () => 0,
   nodeId: 0n,
   nowMs: () => Date.now(),
   logger: silentLogger,

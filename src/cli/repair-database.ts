@@ -68,6 +68,7 @@ class Repair {
     this.#host = {
       isPrimary: () => false,
       mayCommit: () => false,
+      historyEpoch: () => 0,
       nodeId: 0n,
       nowMs: () => Date.now(),
       logger: silentLogger,

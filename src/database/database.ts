@@ -61,6 +61,8 @@ export class Database implements WalCaptureOwner {
   readonly #forwarding = new CommitForwarding(this);
   /** Undefined when no commit on this node ever waits for replicas. */
   readonly replicaWaits: ReplicaWaits | undefined;
+  /** The kernel is being told of what the application must find when its call returns. */
+  owesKernel = false;
   /** On a replica: the primary waits until this node has on its disk what it sends. */
   isAcknowledging = false;
 

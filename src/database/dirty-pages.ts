@@ -1,4 +1,6 @@
-import { Crc64, pageCrc } from "../ltx/crc64.ts";
+import { CHECKSUM_FLAG_HI, Crc64, pageCrc } from "../ltx/crc64.ts";
+import { readUint32BE } from "../sqlite/uint.ts";
+import { COUNTER_OFFSET, setCounter } from "./change-counter.ts";
 import type { ChangedPages } from "./commit.ts";
 import type { PageStore } from "./page-store.ts";
 
@@ -22,6 +24,11 @@ export class DirtyPages implements ChangedPages {
   isWhole = false;
   /** The application has asked for a sync of the database file since the last write. */
   synced = false;
+  /** The change counter that the database had before the transaction. */
+  #counterBefore = 0;
+  #counterWritten = 0;
+  /** What the transaction leaves behind instead of SQLite's; set between `seal` and `reset`. */
+  #counter: number | undefined;
 
   #order: number[] = [];
   #crcs = new Int32Array(0);
@@ -57,6 +64,7 @@ export class DirtyPages implements ChangedPages {
       if (pgno <= pageCount) {
         this.#store.loadChecksum(pgno);
         this.#store.preserve(pgno);
+        if (pgno === 1) this.#counterBefore = this.#readCounter();
       }
       this.#pgnos.add(pgno);
     }
@@ -90,6 +98,7 @@ export class DirtyPages implements ChangedPages {
     this.#crcs = new Int32Array(0);
     this.isWhole = false;
     this.synced = false;
+    this.#counter = undefined;
     this.count = 0;
   }
 
@@ -102,11 +111,53 @@ export class DirtyPages implements ChangedPages {
     this.#crcs = new Int32Array(order.length * 2);
     for (const [index, pgno] of order.entries()) {
       this.#read(pgno);
+      if (pgno === 1) this.#counterWritten = readUint32BE(scratch, COUNTER_OFFSET);
       pageCrc(crc, pgno, scratch, 0, pageSize);
       this.#crcs[index * 2] = crc.hi;
       this.#crcs[index * 2 + 1] = crc.lo;
     }
     this.count = order.length;
+  }
+
+  /** Whether anything is not as it was; after a rollback nothing is. Sealed pages only. */
+  get isChanged(): boolean {
+    const { checksums, pageCount } = this.#store;
+    for (let i = 0; i < this.count; i++) {
+      const pgno = this.pgno(i);
+      if (pgno > pageCount) return true;
+      this.#store.loadChecksum(pgno);
+      const isSame =
+        checksums.hi === (this.crcHi(i) | CHECKSUM_FLAG_HI) && checksums.lo === this.crcLo(i);
+      if (!isSame) return true;
+    }
+    return false;
+  }
+
+  /** The change counter before the transaction, and as SQLite has left it. */
+  get counterBefore(): number {
+    return this.#pgnos.has(1) ? this.#counterBefore : this.#readCounter();
+  }
+  get counterWritten(): number {
+    return this.#pgnos.has(1) ? this.#counterWritten : this.#readCounter();
+  }
+  /** What `setCounter` has put in its place. */
+  get counter(): number | undefined {
+    return this.#counter;
+  }
+
+  /**
+   * The transaction leaves another change counter behind. The file still has SQLite's, so that what
+   * fails from here on can be rolled back by a journal which may not have this page.
+   */
+  setCounter(counter: number, pageCount: number): void {
+    if (!this.#pgnos.has(1)) this.beforeWrite(0, 1);
+    this.#counter = counter;
+    this.seal(pageCount);
+  }
+
+  #readCounter(): number {
+    this.#store.readDatabasePage(1, scratch, 0);
+    return readUint32BE(scratch, COUNTER_OFFSET);
   }
 
   pgno(index: number): number {
@@ -126,5 +177,6 @@ export class DirtyPages implements ChangedPages {
   #read(pgno: number): void {
     const count = this.#store.readDatabasePage(pgno, scratch, 0);
     if (count < this.#store.pageSize) scratch.fill(0, count, this.#store.pageSize);
+    if (pgno === 1 && this.#counter !== undefined) setCounter(scratch, this.#counter);
   }
 }

@@ -11,6 +11,11 @@ export interface DatabaseHost {
    * Checked at every commit point.
    */
   mayCommit(): boolean;
+  /**
+   * Another number after anything by which the history may have forked: a start, or a change of this
+   * node's role or of whom it follows.
+   */
+  historyEpoch(): number;
   readonly nodeId: bigint;
   nowMs(): number;
   readonly logger: Logger;

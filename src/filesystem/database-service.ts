@@ -99,6 +99,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   #phase: NodePhase;
   /** Nobody writes, and nobody may. */
   #isPaused = false;
+  #historyEpoch = 0;
 
   constructor(options: ServiceOptions) {
     this.#options = options;
@@ -188,6 +189,9 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
   mayCommit(): boolean {
     return this.#isPrimary && !this.#isPaused && monotonicMs() < this.#commitDeadline[0]!;
+  }
+  historyEpoch(): number {
+    return this.#historyEpoch;
   }
   primaryHostname(): string | undefined {
     return this.#primaryHostname;
@@ -331,6 +335,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         this.#verify(request.id, request.database);
         return;
       case "set-role":
+        this.#historyEpoch++;
         this.#setRole(request.isPrimary);
         this.#primaryHostname = request.primaryHostname;
         this.#phase = request.phase;

@@ -22,7 +22,7 @@ export class DeferredAnswers {
     whenDecided: (answer: (final: FinalOutcome) => void) => void = (answer) =>
       db.whenDecided(answer),
   ): void {
-    if (outcome !== "later") {
+    if (outcome !== "later" && !db.owesKernel) {
       then(outcome);
       return;
     }
@@ -31,7 +31,8 @@ export class DeferredAnswers {
       if (this.#waiting.delete(key)) then(final);
     };
     this.#waiting.set(key, { pid, db, answer });
-    whenDecided(answer);
+    if (outcome === "later") whenDecided((final) => whenKernelKnows(db, () => answer(final)));
+    else whenKernelKnows(db, () => answer(outcome));
   }
 
   /**
@@ -49,6 +50,15 @@ export class DeferredAnswers {
     // The call may have been the removal of a journal, which has taken place.
     deferred.db.kernel.invalidateName("journal");
   }
+}
+
+function whenKernelKnows(db: Database, then: () => void): void {
+  if (!db.owesKernel) {
+    then();
+    return;
+  }
+  db.owesKernel = false;
+  db.kernel.settled(then);
 }
 
 function keyOf(uniqueLo: number, uniqueHi: number): string {

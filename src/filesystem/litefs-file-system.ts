@@ -396,7 +396,7 @@ export class LitefsFileSystem implements FuseHandler {
       if (kind === "database") this.#handles.markWritten(fh);
       if (kind === "wal" && outcome === "ok") this.#runway.extend(node, offset + size);
     }
-    if (outcome === "ok") {
+    if (outcome === "ok" && !entry.db.owesKernel) {
       this.#replies.replyWrite(uniqueLo, uniqueHi, size);
       this.#host.afterReply();
       return;

@@ -280,3 +280,22 @@ test("the last connection on a replica closes and another opens, again and again
   }
   await cluster.verify();
 });
+
+test("a reader sees every transaction of a writer that has locked others out for good", async () => {
+  const cluster = await Cluster.start({ replicas: 1 });
+  const writer = cluster.connect(cluster.primary, "app.db");
+  // SQLite counts its first transaction only: here nobody could look before it is done.
+  writer.exec(`
+    PRAGMA journal_mode = TRUNCATE;
+    PRAGMA locking_mode = EXCLUSIVE;
+    CREATE TABLE t(x);
+    INSERT INTO t VALUES (0);`);
+  await cluster.waitForReplicas("app.db");
+  const reader = cluster.connect(cluster.replicas[0]!, "app.db", { readonly: true });
+  for (let i = 1; i <= 5; i++) {
+    writer.prepare("UPDATE t SET x = ?").run(i);
+    await cluster.waitForReplicas("app.db");
+    expect(reader.prepare("SELECT x FROM t").pluck().get()).toBe(i);
+  }
+  await cluster.verify();
+});

@@ -318,6 +318,7 @@ export class Cluster {
       if (!old.isUp) stream.forgetSource();
     }
     next.host.primary = true;
+    next.host.epoch++;
     for (const at of next.databases.values()) at.local.forgetIndex();
     for (const [name, oracle] of this.oracles) {
       oracle.acknowledged = next.databases.get(name)?.db.position ?? ZERO_POSITION;

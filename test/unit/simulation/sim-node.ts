@@ -76,6 +76,7 @@ export class SimNode {
     this.host = new FakeHost();
     this.host.now = now;
     this.host.primary = isPrimary;
+    this.host.epoch = 0;
     this.isUp = true;
     for (const name of this.disk.list(DATABASES).sort()) this.open(name);
   }

@@ -174,6 +174,7 @@ export class MiniPager {
     this.attempt = { content: next, pageSize, written: next.pages };
     const options = { pgnos: [], pageCount: written.pageCount, spillEvery: 3 };
     this.#rollbackTransaction(written.pages, written, options, () => {
+      this.#adoptCounter(next.pages, next);
       this.pageSize = pageSize;
       this.#commit(next);
     });
@@ -446,6 +447,7 @@ export class MiniPager {
         this.#sync("database");
         this.#endJournal();
         if (next.pageCount > before.pageCount) this.#fillGaps(pages, next);
+        this.#adoptCounter(pages, next);
         commit();
         // Only after the commit is the file cut (pager_end_transaction).
         if (this.db.files.size("database") > size) this.#truncate("database", size);
@@ -540,8 +542,22 @@ export class MiniPager {
     const size = next.pageCount * this.pageSize;
     if (this.db.files.size("database") > size) this.#truncate("database", size);
     this.#io(() => this.db.endLooseWrites());
+    this.#adoptCounter(pages, next);
     this.#commit(next);
     return true;
+  }
+
+  /** The commit may have left another change counter behind. SQLite looks before it trusts its cache. */
+  #adoptCounter(pages: Map<number, Uint8Array>, next: Content): void {
+    const found = new Uint8Array(4);
+    if (this.db.files.get("database")?.readAt(found, 0, 4, 24) !== 4) return;
+    const page = next.pages.get(1)?.slice();
+    if (page === undefined || Buffer.compare(page.subarray(24, 28), found) === 0) return;
+    this.changeCounter = new DataView(found.buffer).getUint32(0);
+    page.set(found, 24);
+    page.set(found, 92);
+    next.pages.set(1, page);
+    if (pages.has(1)) pages.set(1, page);
   }
 
   /** PRAGMA journal_mode. */

@@ -34,6 +34,11 @@ export class FakeHost implements DatabaseHost {
   mayCommit(): boolean {
     return this.primary && this.isCovered();
   }
+  /** -1: the history never forks. */
+  epoch = -1;
+  historyEpoch(): number {
+    return this.epoch;
+  }
   nowMs(): number {
     return ++this.now;
   }
