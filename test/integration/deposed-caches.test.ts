@@ -45,13 +45,13 @@ async function depose(
   await connection.run("CREATE TABLE t (row TEXT)");
   await connection.run("INSERT INTO t VALUES ('common')");
   await waitFor("the replica to have it", 30_000, () =>
-    n1.position("app.db") === n0.position("app.db") ? undefined : n1.position("app.db"),
+    n1.position("app.db") === n0.position("app.db") ? undefined : "not yet",
   );
   await n1.kill();
   for (let i = 0; i < counts.own; i++) {
     await connection.run(`INSERT INTO t VALUES ('own ${i}')`);
   }
-  n0.signal("SIGSTOP");
+  await n0.freeze();
   await n1.start();
   expect(await at.waitForPrimary([n1])).toBe(n1);
   const other = at.connect(n1, "app.db");

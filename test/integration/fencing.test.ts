@@ -118,7 +118,7 @@ test.each(["wal", "delete"])(
     const writer = new Writer(cluster.directory, n0, "w", journalMode);
     await writer.waitForMore(50);
 
-    n0.signal("SIGSTOP");
+    await n0.freeze();
     const before = writer.acknowledged();
     expect(await cluster.waitForPrimary([n1])).toBe(n1);
     const other = cluster.connect(n1, "app.db");

@@ -224,6 +224,21 @@ export class TestNode {
     this.#child?.kill(name);
   }
 
+  /** SIGSTOP, and not one instruction after it: a thread that waits for a processor stops late. */
+  async freeze(): Promise<void> {
+    this.signal("SIGSTOP");
+    const tasks = `/proc/${this.#child?.pid}/task`;
+    const deadline = Date.now() + STOP_TIMEOUT_MS;
+    const isStopped = (task: string): boolean => {
+      const status = fs.readFileSync(`${tasks}/${task}/status`, "latin1");
+      return /^State:\s+T/m.test(status);
+    };
+    while (!fs.readdirSync(tasks).every(isStopped)) {
+      if (Date.now() > deadline) throw new Error(`node ${this.name} does not stop`);
+      await sleep(5);
+    }
+  }
+
   /** Resolves when the process has ended by itself or by a signal sent before. */
   async ended(timeoutMs: number = STOP_TIMEOUT_MS): Promise<NodeExit> {
     if (this.#exit === undefined) throw new Error(`node ${this.name} was never started`);
