@@ -9,16 +9,10 @@ import {
   JOURNAL_RECORDS_TO_END,
   readSuperJournalName,
 } from "../sqlite/journal.ts";
-import {
-  COUNTER_OFFSET,
-  counterAfter,
-  jumpOf,
-  setCounter,
-  SIZE_COUNTER_OFFSET,
-} from "./change-counter.ts";
 import { adoptPages, appendCommit, NO_WAL_RANGE } from "./commit.ts";
 import type { Commit } from "./commit.ts";
 import type { Database } from "./database.ts";
+import { CounterKeeper } from "./counter-keeper.ts";
 import { DirtyPages } from "./dirty-pages.ts";
 import type { OpenFile } from "./files.ts";
 import { rollBackJournal } from "./journal-rollback.ts";
@@ -45,6 +39,7 @@ const JOURNAL_MAGIC_SIZE = 8;
 export class RollbackCapture {
   readonly #db: Database;
   readonly #dirty: DirtyPages;
+  readonly #counter: CounterKeeper;
   /** A rollback journal with a valid header exists: writes to the database belong to it. */
   #journalHot = false;
   /** The journal is on the disk as it was written last. */
@@ -53,14 +48,13 @@ export class RollbackCapture {
   #isWeak = false;
   /** The database file was written without a journal. */
   #loose = false;
-  /** In which this history has been told apart from others by its change counter. */
-  #markedEpoch = -1;
   /** It was cut to nothing, and nothing has been written since. */
   #emptied = false;
 
   constructor(db: Database) {
     this.#db = db;
     this.#dirty = new DirtyPages(db.store);
+    this.#counter = new CounterKeeper(db, this.#dirty);
   }
 
   /** Somebody has written to the database file and not committed. */
@@ -361,7 +355,7 @@ export class RollbackCapture {
       if (!host.isPrimary()) return this.#forward(isWhole, pageCount, end);
       if (isWhole) {
         this.#commitWhole(header.pageSize, pageCount);
-        this.#markedEpoch = host.historyEpoch();
+        this.#counter.committed();
         end();
       } else this.#commitPages(pageCount, end);
     } catch (error) {
@@ -382,7 +376,7 @@ export class RollbackCapture {
       this.takeBack();
       return "io";
     }
-    this.#seal(pageCount);
+    this.#counter.seal(pageCount);
     const commit = this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE);
     return this.#db.submit(commit, dirty.synced ? "now" : "never", (decision) => {
       if (decision === "refused") {
@@ -391,8 +385,8 @@ export class RollbackCapture {
         return "io";
       }
       if (decision === "committed") {
-        this.#writeCounter();
-        this.#markedEpoch = host.historyEpoch();
+        this.#counter.write();
+        this.#counter.committed();
         store.preserveBeyond(pageCount);
         adoptPages(store, dirty, pageCount);
       }
@@ -426,10 +420,10 @@ export class RollbackCapture {
   #commitPages(pageCount: number, end: () => void): void {
     const { files, log, store } = this.#db;
     const dirty = this.#dirty;
-    this.#seal(pageCount);
+    this.#counter.seal(pageCount);
     // Recovery goes by the file, and adopts what is not in the log.
     if (this.#loose && dirty.counter !== undefined) {
-      this.#writeCounter();
+      this.#counter.write();
       dirty.synced = false;
     }
     const mark = log.mark();
@@ -457,8 +451,8 @@ export class RollbackCapture {
       failure = { error };
     }
     // Recovery goes by the log, which has it.
-    if (!this.#loose) this.#writeCounter();
-    this.#markedEpoch = this.#db.host.historyEpoch();
+    if (!this.#loose) this.#counter.write();
+    this.#counter.committed();
     // The file is cut next, and nobody asks then.
     store.preserveBeyond(pageCount);
     adoptPages(store, dirty, pageCount);
@@ -466,39 +460,6 @@ export class RollbackCapture {
     if (failure === undefined) return;
     this.forget();
     throw failure.error;
-  }
-
-  /** Fixes what the transaction leaves behind, its change counter included. */
-  #seal(pageCount: number): void {
-    const { host, store } = this.#db;
-    const dirty = this.#dirty;
-    dirty.seal(pageCount);
-    const epoch = host.historyEpoch();
-    // Nobody has a new database in his cache.
-    if (store.pageCount === 0) this.#markedEpoch = epoch;
-    if (store.pageCount === 0 || pageCount === 0) return;
-    const jump = this.#markedEpoch === epoch ? undefined : jumpOf(host.nodeId, host.nowMs());
-    const counter = counterAfter(dirty.counterBefore, dirty.counterWritten, jump);
-    if (counter !== undefined && dirty.isChanged) dirty.setCounter(counter, pageCount);
-  }
-
-  /** Puts the change counter of the transaction into the file, and before the eyes of applications. */
-  #writeCounter(): void {
-    const { counter } = this.#dirty;
-    if (counter !== undefined) this.#putCounter(this.#db.files.getOrCreate("database"), counter);
-  }
-
-  #putCounter(file: OpenFile, counter: number): void {
-    const { kernel } = this.#db;
-    const header = new Uint8Array(SIZE_COUNTER_OFFSET + 4);
-    file.readAt(header, 0, header.length, 0);
-    setCounter(header, counter);
-    for (const offset of [COUNTER_OFFSET, SIZE_COUNTER_OFFSET]) {
-      file.writeAt(header, offset, 4, offset);
-      kernel.store("database", offset, header.subarray(offset, offset + 4));
-    }
-    // Whoever locks the database next may have a page with just the counter that SQLite wrote.
-    this.#db.owesKernel = true;
   }
 
   /**
@@ -518,17 +479,11 @@ export class RollbackCapture {
 
   /** Nobody can tell which pages changed: all of them are read, and written or replaced as one. */
   #commitWhole(pageSize: number, pageCount: number): void {
-    const { files, host, log, store } = this.#db;
+    const { files, log, store } = this.#db;
     const file = files.get("database");
     assert(file !== undefined, "a database file");
     store.abandonSnapshots();
-    const epoch = host.historyEpoch();
-    if (store.pageCount > 0 && this.#markedEpoch !== epoch) {
-      const header = readDatabaseHeader(file);
-      const before =
-        header === undefined || header instanceof FormatError ? 0 : header.changeCounter;
-      this.#putCounter(file, (before + jumpOf(host.nodeId, host.nowMs())) >>> 0);
-    }
+    this.#counter.jumpInFile(file);
     const samePageSize = store.pageCount === 0 || pageSize === store.pageSize;
     if (samePageSize && pageCount * pageSize <= WHOLE_LTX_MAX_BYTES) {
       store.pageSize = pageSize;

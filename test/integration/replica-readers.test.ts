@@ -291,11 +291,11 @@ test("a reader sees every transaction of a writer that has locked others out for
     CREATE TABLE t(x);
     INSERT INTO t VALUES (0);`);
   await cluster.waitForReplicas("app.db");
-  const reader = cluster.connect(cluster.replicas[0]!, "app.db", { readonly: true });
+  const looking = cluster.connect(cluster.replicas[0]!, "app.db", { readonly: true });
   for (let i = 1; i <= 5; i++) {
     writer.prepare("UPDATE t SET x = ?").run(i);
     await cluster.waitForReplicas("app.db");
-    expect(reader.prepare("SELECT x FROM t").pluck().get()).toBe(i);
+    expect(looking.prepare("SELECT x FROM t").pluck().get()).toBe(i);
   }
   await cluster.verify();
 });

@@ -14,8 +14,15 @@ import type { WalHeader } from "../../../../src/sqlite/wal.ts";
 import { isHotJournalHeader, readJournal } from "../../../../src/sqlite/journal.ts";
 import { FakeDisk, PowerCut } from "./fake-disk.ts";
 import { JournalWriter } from "./journal-writer.ts";
+import { adoptCounter } from "./adopt-counter.ts";
 import { Content, IoFailure } from "./pager-types.ts";
-import type { Attempt, JournalMode, Synchronous, TransactionOptions } from "./pager-types.ts";
+import type {
+  Attempt,
+  JournalMode,
+  Synchronous,
+  TransactionOptions,
+  WalTransactionState,
+} from "./pager-types.ts";
 import type { Random } from "./fake-disk.ts";
 
 export { Content, IoFailure } from "./pager-types.ts";
@@ -174,7 +181,7 @@ export class MiniPager {
     this.attempt = { content: next, pageSize, written: next.pages };
     const options = { pgnos: [], pageCount: written.pageCount, spillEvery: 3 };
     this.#rollbackTransaction(written.pages, written, options, () => {
-      this.#adoptCounter(next.pages, next);
+      adoptCounter(this, next.pages, next);
       this.pageSize = pageSize;
       this.#commit(next);
     });
@@ -447,7 +454,7 @@ export class MiniPager {
         this.#sync("database");
         this.#endJournal();
         if (next.pageCount > before.pageCount) this.#fillGaps(pages, next);
-        this.#adoptCounter(pages, next);
+        adoptCounter(this, pages, next);
         commit();
         // Only after the commit is the file cut (pager_end_transaction).
         if (this.db.files.size("database") > size) this.#truncate("database", size);
@@ -542,22 +549,9 @@ export class MiniPager {
     const size = next.pageCount * this.pageSize;
     if (this.db.files.size("database") > size) this.#truncate("database", size);
     this.#io(() => this.db.endLooseWrites());
-    this.#adoptCounter(pages, next);
+    adoptCounter(this, pages, next);
     this.#commit(next);
     return true;
-  }
-
-  /** The commit may have left another change counter behind. SQLite looks before it trusts its cache. */
-  #adoptCounter(pages: Map<number, Uint8Array>, next: Content): void {
-    const found = new Uint8Array(4);
-    if (this.db.files.get("database")?.readAt(found, 0, 4, 24) !== 4) return;
-    const page = next.pages.get(1)?.slice();
-    if (page === undefined || Buffer.compare(page.subarray(24, 28), found) === 0) return;
-    this.changeCounter = new DataView(found.buffer).getUint32(0);
-    page.set(found, 24);
-    page.set(found, 92);
-    next.pages.set(1, page);
-    if (pages.has(1)) pages.set(1, page);
   }
 
   /** PRAGMA journal_mode. */
@@ -604,13 +598,4 @@ export class MiniPager {
     this.#backfilled = 0;
     this.#walHeader = undefined;
   }
-}
-
-interface WalTransactionState {
-  readonly mark: number;
-  /** Frame of each page that this transaction has written already. */
-  readonly written: Map<number, number>;
-  recheckFrom: number;
-  content?: Map<number, Uint8Array>;
-  commits?: Map<number, number>;
 }

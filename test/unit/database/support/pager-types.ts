@@ -39,3 +39,12 @@ export interface TransactionOptions {
   readonly spillEvery?: number;
   readonly rollBack?: boolean;
 }
+
+export interface WalTransactionState {
+  readonly mark: number;
+  /** Frame of each page that this transaction has written already. */
+  readonly written: Map<number, number>;
+  recheckFrom: number;
+  content?: Map<number, Uint8Array>;
+  commits?: Map<number, number>;
+}
