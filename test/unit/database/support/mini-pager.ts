@@ -16,13 +16,8 @@ import { FakeDisk, PowerCut } from "./fake-disk.ts";
 import { JournalWriter } from "./journal-writer.ts";
 import { adoptCounter } from "./adopt-counter.ts";
 import { Content, IoFailure } from "./pager-types.ts";
-import type {
-  Attempt,
-  JournalMode,
-  Synchronous,
-  TransactionOptions,
-  WalTransactionState,
-} from "./pager-types.ts";
+import type { Attempt, JournalMode, Synchronous } from "./pager-types.ts";
+import type { TransactionOptions, WalTransactionState } from "./pager-types.ts";
 import type { Random } from "./fake-disk.ts";
 
 export { Content, IoFailure } from "./pager-types.ts";
