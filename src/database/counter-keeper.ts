@@ -23,8 +23,11 @@ export class CounterKeeper {
     this.#dirty = dirty;
   }
 
-  /** Fixes what the transaction leaves behind, its change counter included. */
-  seal(pageCount: number): void {
+  /**
+   * Fixes what the transaction leaves behind, its change counter included. One without a journal need
+   * not count: with MEMORY or OFF SQLite does, and who writes bytes into the file does not expect it.
+   */
+  seal(pageCount: number, isLoose: boolean): void {
     const { host, store } = this.#db;
     const dirty = this.#dirty;
     dirty.seal(pageCount);
@@ -33,6 +36,7 @@ export class CounterKeeper {
     if (store.pageCount === 0) this.#epoch = epoch;
     if (store.pageCount === 0 || pageCount === 0) return;
     const jump = this.#epoch === epoch ? undefined : jumpOf(host.nodeId, host.nowMs());
+    if (isLoose && jump === undefined) return;
     const counter = counterAfter(dirty.counterBefore, dirty.counterWritten, jump);
     if (counter !== undefined && dirty.isChanged) dirty.setCounter(counter, pageCount);
   }

@@ -376,7 +376,7 @@ export class RollbackCapture {
       this.takeBack();
       return "io";
     }
-    this.#counter.seal(pageCount);
+    this.#counter.seal(pageCount, this.#loose);
     const commit = this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE);
     return this.#db.submit(commit, dirty.synced ? "now" : "never", (decision) => {
       if (decision === "refused") {
@@ -420,7 +420,7 @@ export class RollbackCapture {
   #commitPages(pageCount: number, end: () => void): void {
     const { files, log, store } = this.#db;
     const dirty = this.#dirty;
-    this.#counter.seal(pageCount);
+    this.#counter.seal(pageCount, this.#loose);
     // Recovery goes by the file, and adopts what is not in the log.
     if (this.#loose && dirty.counter !== undefined) {
       this.#counter.write();

@@ -162,3 +162,18 @@ describe("a transaction that SQLite does not count", () => {
     expect(page1).toEqual(before.page(1, PAGE_SIZE));
   });
 });
+
+describe("bytes that are written without a journal", () => {
+  it("are a transaction, and not counted: who writes them does not expect it", () => {
+    const { db, host, pager } = opened("memory");
+    host.epoch = -1;
+    pager.transaction({ pgnos: [2], pageCount: 3 });
+    const before = countersOf(db);
+    const { txid } = db.position;
+    expect(db.write("database", PAGE_SIZE + 40, Uint8Array.of(1, 2, 3, 4), 0, 4)).toBe("ok");
+    expect(db.endLooseWrites()).toBe("ok");
+    expect(db.position.txid).toBe(txid + 1);
+    expect(countersOf(db)).toEqual(before);
+    checkConsistent(db);
+  });
+});
