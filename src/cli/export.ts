@@ -1,6 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { pipeline } from "node:stream/promises";
+import { nodeFiles } from "../database/files.ts";
 import { LitefsError } from "../lib/errors.ts";
 import { parseArguments, UsageError } from "./arguments.ts";
 import type { Command } from "./context.ts";
@@ -73,10 +74,5 @@ function databaseSizeBytes(header: Buffer): number | undefined {
 function putInPlace(temporary: string, target: string): void {
   for (const suffix of ["-journal", "-wal", "-shm"]) fs.rmSync(target + suffix, { force: true });
   fs.renameSync(temporary, target);
-  const directory = fs.openSync(path.dirname(target), "r");
-  try {
-    fs.fsyncSync(directory);
-  } finally {
-    fs.closeSync(directory);
-  }
+  nodeFiles.syncDirectory(path.dirname(target));
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { replaceDurably } from "../lib/durable-file.ts";
+import { nodeFiles, writeFileAtomically } from "../database/files.ts";
 import { errorCode, LitefsError } from "../lib/errors.ts";
 
 /**
@@ -69,7 +69,7 @@ export class ClusterIdStore {
 
   #store(id: string): void {
     try {
-      replaceDurably(this.#file, `${id}\n`);
+      writeFileAtomically(nodeFiles, this.#file, Buffer.from(`${id}\n`));
     } catch (cause) {
       throw new LitefsError("CLUSTER_ID_UNWRITABLE", `cannot write ${this.#file}`, { cause });
     }

@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { nodeFiles, writeFileAtomically } from "../database/files.ts";
 import { errorCode, LitefsError } from "../lib/errors.ts";
-import { replaceDurably } from "../lib/durable-file.ts";
 
 /**
  * The term whose history this node has, kept in `<data>/term` as a decimal number: the highest term
@@ -44,7 +44,7 @@ export class TermStore {
   advanceTo(term: number): void {
     if (term <= this.#term) return;
     try {
-      replaceDurably(this.#file, `${term}\n`);
+      writeFileAtomically(nodeFiles, this.#file, Buffer.from(`${term}\n`));
     } catch (cause) {
       throw new LitefsError("TERM_UNWRITABLE", `cannot write ${this.#file}`, { cause });
     }
