@@ -61,6 +61,8 @@ export class LoanDesk {
   readonly #waiting = new Map<string, number>();
   /** Databases for which an application here waits. */
   readonly #localWaiting = new Set<string>();
+  /** How often everything was asked back. */
+  #recalls = 0;
 
   constructor(options: LoanDeskOptions) {
     this.#options = options;
@@ -94,6 +96,7 @@ export class LoanDesk {
     const timer = setTimeout(withdraw, timeoutMs);
     signal.addEventListener("abort", withdraw, { once: true });
     this.#waiting.set(database, (this.#waiting.get(database) ?? 0) + 1);
+    const recallsBefore = this.#recalls;
     if (this.#loans.get(database)?.request.loan !== loan) this.#want(database);
     try {
       const result = await engine.lend(database, loan);
@@ -112,7 +115,9 @@ export class LoanDesk {
       const left = (this.#waiting.get(database) ?? 1) - 1;
       if (left > 0) this.#waiting.set(database, left);
       else this.#waiting.delete(database);
-      if (left > 0 || this.#localWaiting.has(database)) this.#want(database);
+      // What the mount thread lent before it held writers back may be heard of only after that.
+      const isRecalled = this.#recalls !== recallsBefore;
+      if (left > 0 || isRecalled || this.#localWaiting.has(database)) this.#want(database);
     }
   }
 
@@ -208,6 +213,7 @@ export class LoanDesk {
 
   /** Asks for everything back, so that the lease may change hands. */
   recallAll(): void {
+    this.#recalls++;
     for (const database of this.#loans.keys()) this.#want(database);
   }
 
