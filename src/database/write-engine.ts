@@ -23,7 +23,7 @@ export interface WriteEngine {
   loseRight(database: string): Promise<void>;
   /** Applications that have waited for so long, here or on the primary, get SQLITE_BUSY. */
   denyWriters(database: string, waitedMs: number): Promise<void>;
-  /** Some time has passed since a `turn-reserved` event. */
+  /** The time of a `turn-reserved` event has passed. */
   endReservation(database: string): Promise<void>;
   /** What became of the commit of a `commit` event. */
   decideCommit(database: string, commit: number, isCommitted: boolean): Promise<void>;
@@ -57,7 +57,7 @@ export type WriteEvent =
   /** An application waits: on a replica for the right, on the primary for its return. */
   | { readonly type: "writer-waits"; readonly database: string }
   /** A turn is kept for an application that comes back, or one waits to read because of it. */
-  | { readonly type: "turn-reserved"; readonly database: string }
+  | { readonly type: "turn-reserved"; readonly database: string; readonly forMs: number }
   /** The application that used the right has given up its lock. */
   | WriterLeftEvent
   /** The database has moved on without us, so the right is not ours any more. */

@@ -12,6 +12,13 @@ import type { Borrower, HaltTurn, WriteTurnsHost } from "./write-turn-kinds.ts";
 
 /** An application tries again for as long as it has patience: one message in this time is enough. */
 const TELL_EVERY_MS = 20;
+/**
+ * For so long the primary keeps a turn for an application that has tried in vain. SQLite pauses for up
+ * to 100 ms between two tries: with less time whoever waited longest would miss each turn of his.
+ */
+export const RESERVED_MS = 150;
+/** Timers of another thread may be early by the clock of this one. */
+const EARLY_MS = 5;
 
 interface Submitted {
   readonly position: Position;
@@ -39,7 +46,7 @@ export class KernelTurns implements Turns {
   // On the primary.
   #queue: (Borrower | Reservation)[] = [];
   /** It is the turn of an application, from this transaction of the database on. */
-  #reserved: { readonly txid: number } | undefined;
+  #reserved: { readonly txid: number; readonly sinceMs: number } | undefined;
   #loan: string | undefined;
   #isSettling = false;
   /**
@@ -112,7 +119,7 @@ export class KernelTurns implements Turns {
     }
 
     if (this.#reserved !== undefined && this.#entry.db.log.txid > this.#reserved.txid) {
-      this.endReservation();
+      this.#serveNext();
     }
   }
 
@@ -302,9 +309,10 @@ export class KernelTurns implements Turns {
     for (let turn = this.#queue[0]; turn !== undefined; turn = this.#queue[0]) {
       if (this.#loan !== undefined || this.#reserved !== undefined) return;
       if (!isBorrower(turn)) {
-        this.#reserved = { txid: this.#entry.db.log.txid };
+        const { name, log } = this.#entry.db;
+        this.#reserved = { txid: log.txid, sinceMs: performance.now() };
         this.#queue.shift();
-        this.#host.tell({ type: "turn-reserved", database: this.#entry.db.name });
+        this.#host.tell({ type: "turn-reserved", database: name, forMs: RESERVED_MS });
         return;
       }
       if (!this.#tryLend(turn)) return;
@@ -346,6 +354,12 @@ export class KernelTurns implements Turns {
   }
 
   endReservation(): void {
+    // The time may be that of a turn before, which was used.
+    const sinceMs = this.#reserved?.sinceMs ?? -Infinity;
+    if (performance.now() - sinceMs >= RESERVED_MS - EARLY_MS) this.#serveNext();
+  }
+
+  #serveNext(): void {
     this.#reserved = undefined;
     this.serve();
   }

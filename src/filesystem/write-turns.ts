@@ -23,6 +23,8 @@ import type { Turns } from "./turns.ts";
 
 /** For so long a reader who is expected to write waits for his turn, and then just reads. */
 const DOOR_MAX_MS = 1_000;
+/** How often those are looked after for whom a turn is kept. */
+const WATCH_MS = 60;
 
 /**
  * Whose turn it is to write one database, among the applications here and the nodes of the cluster.
@@ -200,7 +202,7 @@ export class WriteTurns implements Turns {
   #watch(): void {
     if (this.#isTimed) return;
     this.#isTimed = true;
-    this.#host.tell({ type: "turn-reserved", database: this.#entry.db.name });
+    this.#host.tell({ type: "turn-reserved", database: this.#entry.db.name, forMs: WATCH_MS });
   }
 
   /** False while it must wait. */

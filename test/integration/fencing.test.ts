@@ -15,6 +15,8 @@ const LONG_TTL_MS = 30_000;
 
 let etcd: EtcdServer | undefined;
 let cluster: ElectedCluster | undefined;
+/** Ends the writers that a failed test has left. */
+let ended = new AbortController();
 
 beforeAll(async () => {
   etcd = await startEtcd();
@@ -22,6 +24,8 @@ beforeAll(async () => {
 afterAll(async () => await etcd?.process.dispose());
 afterEach(async ({ task }) => {
   if (task.result?.state === "fail") cluster?.printLogs();
+  ended.abort();
+  ended = new AbortController();
   await cluster?.dispose();
   cluster = undefined;
 });
@@ -60,6 +64,7 @@ class Writer {
         "  time.sleep(0.003)",
         `assert "${journalMode}" == db.execute("PRAGMA journal_mode").fetchone()[0]`,
       ].join("\n"),
+      ended.signal,
     );
     this.#done.catch(() => undefined);
   }

@@ -4,7 +4,6 @@ import type { Clock } from "../../lib/clock.ts";
 import { errorText } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Borrowing } from "./borrowing.ts";
-import { RESERVATION_MS } from "./loan-desk.ts";
 import { PrimaryLink } from "./primary-link.ts";
 import { ForwardingStatistics } from "./statistics.ts";
 
@@ -73,7 +72,7 @@ export class Forwarder {
       case "turn-reserved":
         setTimeout(() => {
           engine.endReservation(database).catch(() => undefined);
-        }, RESERVATION_MS).unref();
+        }, event.forMs).unref();
         return;
       case "writer-left":
         borrowing.writerLeft(event);

@@ -45,9 +45,6 @@ interface OpenLoan {
 
 const NOT_PRIMARY = "this node is not the primary";
 
-/** How often the mount thread looks after those for whom it keeps a turn. */
-export const RESERVATION_MS = 60;
-
 /**
  * The primary's side of forwarding: lends the right to write a database to one node at a time, and
  * takes the transactions that come with it. What it knows of loans only serves to end them in
@@ -226,7 +223,7 @@ export class LoanDesk {
     const { database, type } = event;
     if (!this.#options.isPrimary()) return;
     if (type === "turn-reserved") {
-      this.#later(RESERVATION_MS, () => engine.endReservation(database));
+      this.#later(event.forMs, () => engine.endReservation(database));
     } else if (type === "writer-waits") {
       this.#localWaiting.add(database);
       this.#want(database);

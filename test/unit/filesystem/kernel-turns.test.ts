@@ -1,11 +1,11 @@
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import type { Database } from "../../../src/database/database.ts";
 import { DatabaseFiles } from "../../../src/database/database-files.ts";
 import type { LoanResult, WriteEvent } from "../../../src/database/write-engine.ts";
 import { TableLocks } from "../../../src/filesystem/entry-locks.ts";
 import { DatabaseEntry } from "../../../src/filesystem/entry.ts";
 import type { FileNode } from "../../../src/filesystem/entry.ts";
-import { KernelTurns } from "../../../src/filesystem/kernel-turns.ts";
+import { KernelTurns, RESERVED_MS } from "../../../src/filesystem/kernel-turns.ts";
 import type { Position } from "../../../src/lib/position.ts";
 import { FakeDisk } from "../database/support/fake-disk.ts";
 
@@ -196,13 +196,42 @@ test("an application that tries while the right is lent has its turn before the 
 });
 
 test("who does not come back in time loses his turn", () => {
+  vi.useFakeTimers({ toFake: ["performance"] });
+  onTestFinished(() => void vi.useRealTimers());
   const { turns, lent, lend } = start(true);
   lend("1");
   turns.attempted();
   lend("2");
   turns.endLoan("1");
+  // SQLite pauses for up to 100 ms between two tries.
+  vi.advanceTimersByTime(120);
+  turns.endReservation();
+  expect(lent).toEqual(["1 lent"]);
+  vi.advanceTimersByTime(RESERVED_MS - 120);
   turns.endReservation();
   expect(lent).toEqual(["1 lent", "2 lent"]);
+});
+
+test("the end of one turn's time does not end the next turn", () => {
+  vi.useFakeTimers({ toFake: ["performance"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const { turns, lent, lend, moveTo } = start(true);
+  lend("1");
+  turns.attempted();
+  lend("2");
+  turns.endLoan("1");
+  vi.advanceTimersByTime(10);
+  moveTo(NEXT);
+  turns.noticeWrite();
+  turns.attempted();
+  lend("3");
+  turns.endLoan("2");
+  vi.advanceTimersByTime(RESERVED_MS - 10);
+  turns.endReservation();
+  expect(lent).toEqual(["1 lent", "2 lent"]);
+  vi.advanceTimersByTime(10);
+  turns.endReservation();
+  expect(lent).toEqual(["1 lent", "2 lent", "3 lent"]);
 });
 
 test("while the lease changes hands nobody begins to write", () => {
