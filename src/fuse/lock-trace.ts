@@ -53,8 +53,10 @@ export class LockTrace {
         try {
           return LockTrace.#make(root, name);
         } catch (error) {
-          // Another node, which starts now as well, has taken it for a leftover.
-          if (errorCode(error) !== "ENOENT" || tries === MAX_TRIES) throw error;
+          // Another node, which starts now as well, has taken it for a leftover: the directory is
+          // gone, or, where it was removed while a file in it was opened, the instance behind it.
+          const isGone = ["ENOENT", "ENODEV"].includes(errorCode(error) ?? "");
+          if (!isGone || tries === MAX_TRIES) throw error;
         }
       }
     });
