@@ -40,6 +40,12 @@ const SLICE_MS = 25;
 const PAUSE_MS = 2;
 /** An application that was told SQLITE_BUSY comes back within SQLite's longest pause. */
 const RETURN_MAX_MS = 150;
+/**
+ * While others wait, nobody keeps the right for longer than this without a commit: who opens a
+ * database again and again takes SQLite's write lock each time, to build the wal-index, and that alone
+ * would put off the return for ever.
+ */
+const FRUITLESS_MAX_MS = 2 * RETURN_MAX_MS;
 /** How long one that has been refused is refused at once. */
 const IMPATIENCE_MS = 1_000;
 const IMPATIENT_WAIT_MS = 20;
@@ -240,7 +246,9 @@ export class Borrowing {
     if (right?.isWanted === true) {
       const sliceMs = Math.max(SLICE_MS, this.#roundTripMs);
       const leftMs = Math.max(0, sliceMs - heldMs);
-      return Math.max(returnMs, this.#hasNext ? leftMs : Math.min(leftMs, PAUSE_MS));
+      const fruitlessLeftMs = Math.max(0, FRUITLESS_MAX_MS - heldMs);
+      const returnLeftMs = Math.min(returnMs, fruitlessLeftMs);
+      return Math.max(returnLeftMs, this.#hasNext ? leftMs : Math.min(leftMs, PAUSE_MS));
     }
     return Math.max(returnMs, right?.isHeld === true ? lingerMs : SILENT_LINGER_MS);
   }

@@ -96,6 +96,24 @@ test("it goes back at once when another node waits, but not while it is in use",
   expect(parts.node.api.loans.loans.get("app.db")).toBe("00000000000000C3");
 });
 
+test("who takes the lock again and again without a commit does not keep it from others", async () => {
+  const parts = await start();
+  await borrow(parts);
+  const other = parts.node.api.loans.borrow({
+    database: "app.db",
+    loan: "2",
+    nodeId: "00000000000000C3",
+    onWanted: () => undefined,
+    onEnded: () => undefined,
+    signal: new AbortController().signal,
+  });
+  // As whoever opens the database does it, to build a wal-index that nobody has open.
+  const openings = setInterval(() => parts.replica.tell({ ...LEFT, hasCommitted: false }), 10);
+  onTestFinished(() => clearInterval(openings));
+  await other;
+  expect(parts.node.api.loans.loans.get("app.db")).toBe("00000000000000C3");
+});
+
 test("a recall that is answered late does not end the right that came after it", async () => {
   const parts = await start(1);
   await borrow(parts);
