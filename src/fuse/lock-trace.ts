@@ -45,7 +45,10 @@ export class LockTrace {
     this.#enableFd = enableFd;
   }
 
-  /** Throws when the kernel or this process's privileges do not allow it. */
+  /**
+   * `name` begins with the number of this process. Throws when the kernel or this process's privileges
+   * do not allow it.
+   */
   static open(name: string): LockTrace {
     return withTracefs((root) => {
       removeLeftovers(root);
@@ -53,9 +56,9 @@ export class LockTrace {
         try {
           return LockTrace.#make(root, name);
         } catch (error) {
-          // Another node, which starts now as well, has taken it for a leftover: the directory is
-          // gone, or, where it was removed while a file in it was opened, the instance behind it.
-          const isGone = ["ENOENT", "ENODEV"].includes(errorCode(error) ?? "");
+          // Another node, which starts now as well in a namespace of its own, has taken it for a
+          // leftover: the directory is gone, or the instance behind it is, or is about to be.
+          const isGone = ["ENOENT", "ENODEV", "EBUSY"].includes(errorCode(error) ?? "");
           if (!isGone || tries === MAX_TRIES) throw error;
         }
       }
@@ -140,8 +143,15 @@ export function parseRefusedLocks(text: string): RefusedLock[] {
 function removeLeftovers(root: string): void {
   const instances = path.join(root, "instances");
   for (const name of fs.readdirSync(instances)) {
-    if (name.startsWith(PREFIX)) removeIfUnused(path.join(instances, name));
+    if (!name.startsWith(PREFIX)) continue;
+    // Those of running processes are being set up, or in use.
+    if (isRunning(Number.parseInt(name.slice(PREFIX.length), 10))) continue;
+    removeIfUnused(path.join(instances, name));
   }
+}
+
+function isRunning(pid: number): boolean {
+  return pid > 0 && fs.existsSync(`/proc/${pid}`);
 }
 
 /** An instance that somebody reads cannot be removed; the others were left by a crash. */
@@ -151,7 +161,7 @@ function removeIfUnused(directory: string): void {
   } catch (error) {
     const code = errorCode(error) ?? "";
     // Not empty: this is no tracefs, and whoever uses it will say so.
-    if (!["EBUSY", "ENOENT", "ENOTEMPTY"].includes(code)) throw error;
+    if (!["EBUSY", "ENODEV", "ENOENT", "ENOTEMPTY"].includes(code)) throw error;
   }
 }
 

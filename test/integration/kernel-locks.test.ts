@@ -13,6 +13,8 @@ import { PYTHON } from "../support/python-path.ts";
 
 cleanUpAfterEach();
 
+const KEEPS = "the kernel keeps SQLite's locks";
+
 /** Instances of tracefs that belong to some litefs. */
 function instances(): string[] {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-test-tracefs-"));
@@ -104,6 +106,16 @@ test("nothing is left of the trace, and what a killed node left is removed by th
   expect(ofPid(first)).toEqual([]);
   expect((await node.stop()).code).toBe(0);
   expect(ofPid(second)).toEqual([]);
+});
+
+test("nodes that start at the same moment do not take each other's trace away", async () => {
+  for (let round = 0; round < 3; round++) {
+    const clusters = await Promise.all(
+      Array.from({ length: 4 }, () => Cluster.start({ replicas: 0, locks: "kernel" })),
+    );
+    for (const { primary } of clusters) expect(primary.log).toContain(KEEPS);
+    await Promise.all(clusters.map((cluster) => cluster.primary.stop()));
+  }
 });
 
 test("a node that is killed with files open ends at once", async () => {

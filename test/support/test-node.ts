@@ -190,7 +190,10 @@ export class TestNode {
     for (;;) {
       const log = this.log.slice(this.#logStart);
       if (typeof text === "string" ? log.includes(text) : text.test(log)) return;
-      if (this.#child === undefined) throw new Error(`node ${this.name} ended:\n${log}`);
+      if (this.#child === undefined) {
+        const exit = JSON.stringify(await this.#exit);
+        throw new Error(`node ${this.name} ended, ${exit}:\n${log}`);
+      }
       if (Date.now() > deadline) {
         throw new Error(`node ${this.name} never said ${String(text)}:\n${log}`);
       }
