@@ -12,6 +12,7 @@ const START_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 20_000;
 /** A test blocked in a call on a mount that hangs is freed by the death of its node. */
 const NODE_LIFE_MAX_SECONDS = 240;
+const GUARD_SECONDS = 5;
 
 export interface NodeOptions {
   readonly name: string;
@@ -172,7 +173,13 @@ export class TestNode {
         resolve({ code, signal });
       });
     });
-    const watch = `sleep ${this.options.lifeMaxSeconds ?? NODE_LIFE_MAX_SECONDS}; kill -9 ${child.pid}`;
+    // Ends with the node: by then its number may belong to somebody else.
+    const rounds = Math.ceil(
+      (this.options.lifeMaxSeconds ?? NODE_LIFE_MAX_SECONDS) / GUARD_SECONDS,
+    );
+    const watch =
+      `for i in $(seq ${rounds}); do sleep ${GUARD_SECONDS}; kill -0 ${child.pid} || exit 0; done; ` +
+      `kill -9 ${child.pid}`;
     this.#guard = spawn("sh", ["-c", watch], { stdio: "ignore", detached: true });
     this.#guard.unref();
   }
