@@ -3,6 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { errorCode, LitefsError } from "../lib/errors.ts";
+import { parseMountinfo } from "./mountinfo.ts";
 
 /** An attempt to lock a byte of a file that failed, because somebody else has it locked. */
 export interface RefusedLock {
@@ -16,6 +17,8 @@ export interface RefusedLock {
 const MOUNTED = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const EVENT = "events/filelock/posix_lock_inode";
 const PREFIX = "litefs-";
+/** Of the directories on which tracefs is mounted for a moment, and then the number of the process. */
+const ROOT_PREFIX = "litefs-tracefs-";
 const BUFFER_KIB = "64";
 /** A lock of an open file description: those are what litefs itself takes. */
 const FL_OFDLCK = 1024;
@@ -50,6 +53,7 @@ export class LockTrace {
    * do not allow it.
    */
   static open(name: string): LockTrace {
+    unmountLeftovers();
     return withTracefs((root) => {
       removeLeftovers(root);
       for (let tries = 1; ; tries++) {
@@ -165,10 +169,26 @@ function removeIfUnused(directory: string): void {
   }
 }
 
+/** A process that was killed at its start may have left tracefs mounted. */
+function unmountLeftovers(): void {
+  for (const entry of parseMountinfo(fs.readFileSync("/proc/self/mountinfo", "utf8"))) {
+    const { fileSystemType, mountPoint } = entry;
+    const name = path.basename(mountPoint);
+    if (fileSystemType !== "tracefs" || !name.startsWith(ROOT_PREFIX)) continue;
+    if (isRunning(Number.parseInt(name.slice(ROOT_PREFIX.length), 10))) continue;
+    try {
+      run("umount", ["-l", mountPoint]);
+      fs.rmdirSync(mountPoint);
+    } catch {
+      // Another node that starts now has done it; and what is left over is no reason not to start.
+    }
+  }
+}
+
 function withTracefs<T>(use: (root: string) => T): T {
   const mounted = MOUNTED.find((root) => fs.existsSync(path.join(root, "instances")));
   if (mounted !== undefined) return use(mounted);
-  const root = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-tracefs-"));
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), `${ROOT_PREFIX}${process.pid}-`));
   try {
     run("mount", ["-t", "tracefs", "litefs", root]);
     try {

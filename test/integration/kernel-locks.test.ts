@@ -7,7 +7,7 @@ import { SHARED_BYTES } from "../../src/filesystem/messages.ts";
 import { kernelDevice, LockTrace } from "../../src/fuse/lock-trace.ts";
 import { SystemCalls } from "../../src/fuse/system-calls.ts";
 import { cleanUpAfterEach, Cluster } from "../support/cluster.ts";
-import { shell, startPython } from "../support/shell.ts";
+import { shell, startPython, tryShell } from "../support/shell.ts";
 import type { TestNode } from "../support/test-node.ts";
 import { PYTHON } from "../support/python-path.ts";
 
@@ -106,6 +106,26 @@ test("nothing is left of the trace, and what a killed node left is removed by th
   expect(ofPid(first)).toEqual([]);
   expect((await node.stop()).code).toBe(0);
   expect(ofPid(second)).toEqual([]);
+});
+
+test("tracefs that a node killed at its start has left mounted is unmounted by the next", async () => {
+  // No process has a number as large as this: the kernel's limit is 2^22.
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-tracefs-99999999-"));
+  shell("mount", ["-t", "tracefs", "litefs", root]);
+  onTestFinished(() => {
+    tryShell("umount", ["-l", root]);
+    fs.rmSync(root, { recursive: true, force: true });
+  });
+  const ours = fs.mkdtempSync(path.join(os.tmpdir(), `litefs-tracefs-${process.pid}-`));
+  shell("mount", ["-t", "tracefs", "litefs", ours]);
+  onTestFinished(() => {
+    shell("umount", ["-l", ours]);
+    fs.rmdirSync(ours);
+  });
+  await Cluster.start({ replicas: 0, locks: "kernel" });
+  expect(fs.existsSync(root)).toBe(false);
+  // That of a process that is running is left alone.
+  expect(fs.existsSync(path.join(ours, "instances"))).toBe(true);
 });
 
 test("nodes that start at the same moment do not take each other's trace away", async () => {
