@@ -147,15 +147,18 @@ export function parseRefusedLocks(text: string): RefusedLock[] {
 function removeLeftovers(root: string): void {
   const instances = path.join(root, "instances");
   for (const name of fs.readdirSync(instances)) {
-    if (!name.startsWith(PREFIX)) continue;
-    // Those of running processes are being set up, or in use.
-    if (isRunning(Number.parseInt(name.slice(PREFIX.length), 10))) continue;
-    removeIfUnused(path.join(instances, name));
+    if (isLeftover(name, PREFIX)) removeIfUnused(path.join(instances, name));
   }
 }
 
-function isRunning(pid: number): boolean {
-  return pid > 0 && fs.existsSync(`/proc/${pid}`);
+/**
+ * Whether something was named by a process that is gone: with this prefix, and then its number. What
+ * belongs to a running one is being set up, or in use.
+ */
+function isLeftover(name: string, prefix: string): boolean {
+  if (!name.startsWith(prefix)) return false;
+  const pid = Number.parseInt(name.slice(prefix.length), 10);
+  return !(pid > 0 && fs.existsSync(`/proc/${pid}`));
 }
 
 /** An instance that somebody reads cannot be removed; the others were left by a crash. */
@@ -173,9 +176,8 @@ function removeIfUnused(directory: string): void {
 function unmountLeftovers(): void {
   for (const entry of parseMountinfo(fs.readFileSync("/proc/self/mountinfo", "utf8"))) {
     const { fileSystemType, mountPoint } = entry;
-    const name = path.basename(mountPoint);
-    if (fileSystemType !== "tracefs" || !name.startsWith(ROOT_PREFIX)) continue;
-    if (isRunning(Number.parseInt(name.slice(ROOT_PREFIX.length), 10))) continue;
+    if (fileSystemType !== "tracefs") continue;
+    if (!isLeftover(path.basename(mountPoint), ROOT_PREFIX)) continue;
     try {
       run("umount", ["-l", mountPoint]);
       fs.rmdirSync(mountPoint);

@@ -13,8 +13,6 @@ import { PYTHON } from "../support/python-path.ts";
 
 cleanUpAfterEach();
 
-const KEEPS = "the kernel keeps SQLite's locks";
-
 /** Instances of tracefs that belong to some litefs. */
 function instances(): string[] {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-test-tracefs-"));
@@ -133,7 +131,8 @@ test("nodes that start at the same moment do not take each other's trace away", 
     const clusters = await Promise.all(
       Array.from({ length: 4 }, () => Cluster.start({ replicas: 0, locks: "kernel" })),
     );
-    for (const { primary } of clusters) expect(primary.log).toContain(KEEPS);
+    for (const { primary } of clusters)
+      expect(primary.log).toContain("the kernel keeps SQLite's locks");
     await Promise.all(clusters.map((cluster) => cluster.primary.stop()));
   }
 });

@@ -1,5 +1,6 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import { Forwarder } from "../../../src/cluster/forwarding/forwarder.ts";
+import type { Loan } from "../../../src/cluster/forwarding/loan-desk.ts";
 import type { CommitEvent } from "../../../src/database/write-engine.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
@@ -69,6 +70,18 @@ async function borrow({ node, replica, forwarder }: Parts): Promise<void> {
   expect(forwarder.heldForMs("app.db")).toBeGreaterThanOrEqual(0);
 }
 
+/** Another node asks the primary for the right. */
+function borrowElsewhere({ node }: Parts): Promise<Loan> {
+  return node.api.loans.borrow({
+    database: "app.db",
+    loan: "2",
+    nodeId: "00000000000000C3",
+    onWanted: () => undefined,
+    onEnded: () => undefined,
+    signal: new AbortController().signal,
+  });
+}
+
 test("the right is borrowed when an application waits, and goes back after it lingered", async () => {
   const parts = await start(1);
   await borrow(parts);
@@ -81,14 +94,7 @@ test("it goes back at once when another node waits, but not while it is in use",
   const parts = await start();
   await borrow(parts);
   parts.replica.isRightInUse = true;
-  const other = parts.node.api.loans.borrow({
-    database: "app.db",
-    loan: "2",
-    nodeId: "00000000000000C3",
-    onWanted: () => undefined,
-    onEnded: () => undefined,
-    signal: new AbortController().signal,
-  });
+  const other = borrowElsewhere(parts);
   await until(() => expect(parts.replica.calls).toContain("recall app.db"));
   expect(parts.node.api.loans.loans.get("app.db")).toBe("00000000000000B2");
   parts.replica.tell({ ...LEFT, hasCommitted: true, isReturned: true });
@@ -99,14 +105,7 @@ test("it goes back at once when another node waits, but not while it is in use",
 test("who takes the lock again and again without a commit does not keep it from others", async () => {
   const parts = await start();
   await borrow(parts);
-  const other = parts.node.api.loans.borrow({
-    database: "app.db",
-    loan: "2",
-    nodeId: "00000000000000C3",
-    onWanted: () => undefined,
-    onEnded: () => undefined,
-    signal: new AbortController().signal,
-  });
+  const other = borrowElsewhere(parts);
   // As whoever opens the database does it, to build a wal-index that nobody has open.
   const openings = setInterval(() => parts.replica.tell({ ...LEFT, hasCommitted: false }), 10);
   onTestFinished(() => clearInterval(openings));
