@@ -1,5 +1,5 @@
 import * as path from "node:path";
-import type { Files, OpenFile } from "../database/files.ts";
+import type { FileIdentity, Files, OpenFile } from "../database/files.ts";
 import { errorCode } from "../lib/errors.ts";
 
 const BLOCK_BYTES = 4096;
@@ -46,6 +46,11 @@ export class OverlayFiles implements Files {
 
   size(file: string): number | undefined {
     return this.#changed.has(file) ? this.#changed.get(file)?.size() : this.#below.size(file);
+  }
+
+  /** Of the file below: nobody looks at those that changed here. */
+  identify(file: string): FileIdentity | undefined {
+    return this.#changed.has(file) ? undefined : this.#below.identify(file);
   }
 
   mkdir(): void {

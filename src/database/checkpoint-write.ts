@@ -36,6 +36,11 @@ export function writeCheckpoint(
 
 /** A checkpoint cuts the file to the committed size, or extends it before it writes. */
 export function truncateByCheckpoint(db: Database, sizeBytes: number): Outcome {
+  if (sizeBytes === 0) {
+    const { name } = db;
+    db.host.logger.error("refused to empty a database that is open in WAL mode", { db: name });
+    return "busy";
+  }
   if (!isCutSafe(db.store, sizeBytes)) return "io";
   const file = db.files.getOrCreate("database");
   if (sizeBytes < file.size()) {

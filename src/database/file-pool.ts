@@ -1,6 +1,6 @@
 import * as fs from "node:fs";
 import { errorCode } from "../lib/errors.ts";
-import type { Files, OpenFile } from "./files.ts";
+import type { FileIdentity, Files, OpenFile } from "./files.ts";
 
 /** What the rest of a process needs: sockets, the device, the readers of the log. */
 const RESERVED_DESCRIPTORS = 128;
@@ -93,6 +93,9 @@ export class FilePool implements Files {
   }
   size(file: string): number | undefined {
     return this.#files.size(file);
+  }
+  identify(file: string): FileIdentity | undefined {
+    return this.#files.identify(file);
   }
   mkdir(directory: string): void {
     this.#files.mkdir(directory);

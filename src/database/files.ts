@@ -13,6 +13,8 @@ export interface Files {
   list(directory: string): string[];
   /** Size in bytes, or undefined when there is no such file. */
   size(file: string): number | undefined;
+  /** Undefined when there is no such file. */
+  identify(file: string): FileIdentity | undefined;
   mkdir(directory: string): void;
   rename(from: string, to: string): void;
   /** Removing what is not there is no error. */
@@ -22,6 +24,13 @@ export interface Files {
   syncDirectory(directory: string): void;
   /** Changes when the machine starts anew, and with it may go what was not synced. */
   bootId(): string;
+}
+
+/** A file that was changed or replaced in the meantime has another one. */
+export interface FileIdentity {
+  readonly inode: number;
+  readonly sizeBytes: number;
+  readonly modifiedMs: number;
 }
 
 export interface OpenFile {
@@ -109,6 +118,10 @@ export const nodeFiles: Files = {
   },
   size(file) {
     return fs.statSync(file, { throwIfNoEntry: false })?.size;
+  },
+  identify(file) {
+    const stat = fs.statSync(file, { throwIfNoEntry: false });
+    return stat && { inode: stat.ino, sizeBytes: stat.size, modifiedMs: stat.mtimeMs };
   },
   mkdir(directory) {
     fs.mkdirSync(directory, { recursive: true });

@@ -1,7 +1,7 @@
 import type { LtxHeader } from "../ltx/header.ts";
 import type { Position } from "../lib/position.ts";
 import type { Files, OpenFile } from "./files.ts";
-import type { LtxBytes } from "./log/transaction-log.ts";
+import type { LtxBytes } from "./log/received-record.ts";
 
 /**
  * Decides about commits on a node that is not the primary: another node has lent it the right to

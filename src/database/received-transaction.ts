@@ -5,7 +5,7 @@ import { LTX_FLAG_COMPRESSED, LTX_HEADER_SIZE } from "../ltx/header.ts";
 import type { LtxHeader } from "../ltx/header.ts";
 import type { OpenFile } from "./files.ts";
 import { readLtxFile } from "./ltx-to-file.ts";
-import type { LtxBytes } from "./log/transaction-log.ts";
+import type { LtxBytes } from "./log/received-record.ts";
 
 const PIECE_BYTES = 1024 * 1024;
 /** In front of each page of an LTX file. */

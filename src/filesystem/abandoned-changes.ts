@@ -1,6 +1,7 @@
 import { lockOutReaders, unlockReaders } from "../database/apply.ts";
+import type { Outcome } from "../database/outcome.ts";
 import { errorText } from "../lib/errors.ts";
-import type { DatabaseEntry } from "./entry.ts";
+import type { DatabaseEntry, FileNode } from "./entry.ts";
 
 /** A writer has died. On a replica nobody else may play the journal back. */
 export function takeBackAtOnce(entry: DatabaseEntry): void {
@@ -27,6 +28,24 @@ export function settleAbandoned(entry: DatabaseEntry, done: (mayServe: boolean) 
     // Who writes without a journal, `cp` for example, is done when he closes the file.
     done(!isWell || !db.hasOpenChanges);
   });
+}
+
+/**
+ * A database file is about to be overwritten. What an application has left in the WAL when it died goes
+ * into it first, as its next connection would have it. Nothing happens while a WAL or its index is open.
+ */
+export function foldAbandonedWal({ kind, entry }: FileNode): Outcome {
+  const { db } = entry;
+  const isInUse = entry.openCount("wal") + entry.openCount("shm") > 0;
+  if (kind !== "database" || isInUse || db.store.frames.count === 0 || db.hasOpenChanges)
+    return "ok";
+  if (!db.isWritable) return "read-only";
+  for (const left of ["wal", "shm"] as const) {
+    const outcome = db.unlink(left);
+    if (outcome !== "ok") return outcome;
+    db.kernel.invalidateName(left);
+  }
+  return "ok";
 }
 
 /**

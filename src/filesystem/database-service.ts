@@ -1,4 +1,3 @@
-import * as fs from "node:fs";
 import * as path from "node:path";
 import { assert, assertNever } from "../lib/assert.ts";
 import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
@@ -20,12 +19,14 @@ import type { SyncHost } from "../database/replica-waits.ts";
 import { Scrub } from "../database/scrub.ts";
 import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
-import { reapLegacyTransactions } from "../database/legacy.ts";
-import { openDatabase, reopenDatabase } from "../database/recover.ts";
+import { reopenDatabase } from "../database/recover.ts";
 import { applyLtxFile } from "../database/apply-file.ts";
+import { encodeShelved } from "../database/shelf-file.ts";
 import { Snapshot } from "../database/snapshot.ts";
 import { condemnMismatch, verifySnapshot } from "./verify-snapshot.ts";
 import { ChangeTurn } from "./change-turn.ts";
+import { DatabaseDirectory } from "./database-directory.ts";
+import { updateOf, updateOfShelved } from "./database-update.ts";
 import { durably } from "./durably.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { LitefsFileSystem } from "./litefs-file-system.ts";
@@ -39,9 +40,9 @@ import type {
   MountResult,
   MountThreadData,
 } from "./messages.ts";
-import { isDatabaseName } from "./names.ts";
 import { Outbox, Retrievals } from "./notifier.ts";
 import type { NotificationGroup } from "./notifier.ts";
+import { Retention } from "./retention.ts";
 import { Resting } from "./resting.ts";
 import { SyncService } from "./sync-service.ts";
 import { WriteService } from "./write-service.ts";
@@ -63,6 +64,9 @@ export interface ServiceOptions {
   drain(handle: (request: MountRequest) => void): void;
 }
 
+/** Of the mount thread, which answers nobody meanwhile. */
+const RETENTION_SLICE_MS = 5;
+
 type RequestWithId = Exclude<MountRequest, { type: "serve" }>;
 
 /**
@@ -79,21 +83,20 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   readonly #options: ServiceOptions;
   readonly #writes: WriteService;
   readonly #replicas: SyncService;
+  readonly #retention: Retention;
   readonly #words: Int32Array;
   readonly #turn: ChangeTurn;
   readonly #outbox: Outbox;
   /** Of all databases together, so that their number does not matter. */
   readonly #files: Files = new FilePool(nodeFiles);
+  readonly #directory: DatabaseDirectory;
   readonly #snapshots = new Map<number, Snapshot>();
   readonly #resting = new Resting();
   readonly #scrubs = new Map<string, Scrub>();
   readonly #changed = new Set<string>();
   readonly #soon: (() => void)[] = [];
   #nextSnapshot = 1;
-  #databasesDirectory = "";
   readonly #commitDeadline: Float64Array;
-  /** From when every database was opened: a path may lead into our own mount. */
-  #isMounted = false;
   #isPrimary: boolean;
   #primaryHostname: string | undefined;
   #phase: NodePhase;
@@ -108,10 +111,11 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.logger = options.logger;
     this.nodeId = options.data.nodeId;
     this.keepAside = options.data.keepAside;
-    const { sync } = options.data;
+    const { sync, dataDirectory } = options.data;
+    this.#directory = new DatabaseDirectory(this, this.#files, dataDirectory);
     this.#replicas = new SyncService({
       find: (name) => this.fileSystem.entries.get(name),
-      entries: () => this.fileSystem.entries.values(),
+      entries: () => this.fileSystem.entries.awake(),
       post: (entry) => {
         this.#changed.delete(entry.db.name);
         options.post({ type: "commit-waits", state: updateOf(entry) }, []);
@@ -127,7 +131,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#commitDeadline = new Float64Array(options.words.buffer, at, 1);
     this.#outbox = new Outbox((groups, batch) => options.sendNotifications(groups, batch));
     const retrievals = new Retrievals((message) => options.writeNotification(message));
-    const plainDirectory = path.join(options.data.dataDirectory, "files");
+    const plainDirectory = path.join(dataDirectory, "files");
     this.fileSystem = new LitefsFileSystem(
       this,
       this.#outbox,
@@ -135,6 +139,12 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       plainDirectory,
       options.lockLink,
     );
+    this.#retention = new Retention({
+      logger: this.logger,
+      entries: () => this.fileSystem.entries,
+      changed: (name) => this.changed(name),
+      release: (entry) => this.#releaseFiles(entry),
+    });
     this.#writes = new WriteService({
       isPrimary: () => this.#isPrimary,
       mayCommit: () => this.mayCommit(),
@@ -151,35 +161,24 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     });
   }
 
-  /** Opens and recovers every database. One that cannot be opened is quarantined, not fatal. */
-  openAll(directory: string): void {
-    this.#databasesDirectory = directory;
-    nodeFiles.mkdir(directory);
-    const found = fs.readdirSync(directory, { withFileTypes: true });
-    for (const entry of found.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-      const { name } = entry;
-      if (isDatabaseName(name) && isDirectory(entry, directory)) this.#open(name);
-      else this.logger.warn("ignored in the data directory", { name });
+  /** Opens and recovers every database that is not at rest. */
+  openAll(): void {
+    const { entries } = this.fileSystem;
+    const databases: DatabaseUpdate[] = [];
+    for (const found of this.#directory.find()) {
+      if ("db" in found) databases.push(updateOf(this.fileSystem.add(found.db)));
+      else {
+        entries.shelve(found.shelved.name, encodeShelved(found.shelved));
+        this.#retention.noteShelved(found.shelved);
+        databases.push(updateOfShelved(found.shelved));
+      }
     }
-    this.#isMounted = true;
     this.#changed.clear();
-    const databases = [...this.fileSystem.entries.values()].map((entry) => updateOf(entry));
     this.#options.post({ type: "opened", databases }, []);
   }
 
-  #open(name: string): DatabaseEntry {
-    const directory = path.join(this.#databasesDirectory, name);
-    return this.fileSystem.add(openDatabase(name, this, this.#files, directory, this.#isMounted));
-  }
-
   close(): void {
-    for (const { db } of this.fileSystem.entries.values()) {
-      try {
-        db.close();
-      } catch (error) {
-        this.logger.error("cannot close", { db: db.name, error: errorText(error) });
-      }
-    }
+    this.#directory.close(this.fileSystem.entries);
   }
 
   // DatabaseHost and FileSystemHost.
@@ -216,10 +215,11 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
 
   createDatabase(name: string): Database {
-    const directory = path.join(this.#databasesDirectory, name);
-    nodeFiles.mkdir(directory);
     this.changed(name);
-    return openDatabase(name, this, this.#files, directory, this.#isMounted);
+    return this.#directory.create(name);
+  }
+  takeFromShelf(name: string, shelved: string): Database {
+    return this.#directory.takeFromShelf(name, shelved);
   }
 
   /** Nobody has the database open: a replica tidies its WAL, and descriptors are given back. */
@@ -353,8 +353,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
         this.fileSystem.releaseLocks(() => this.#reply(request.id, undefined));
         return;
       case "enforce-retention":
-        this.#enforceRetention(request.olderThanMs);
-        this.#reply(request.id, undefined);
+        this.#enforceRetention(request.id, request.olderThanMs);
         return;
       case "scrub":
         this.#reply(request.id, this.#scrub(request));
@@ -373,7 +372,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#isPaused = true;
     this.#reply(
       id,
-      [...this.fileSystem.entries.values()].map((entry) => updateOf(entry)),
+      [...this.fileSystem.entries.awake()].map((entry) => updateOf(entry)),
     );
   }
 
@@ -381,7 +380,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     const changes = isPrimary !== this.#isPrimary;
     this.#isPrimary = isPrimary;
     if (!changes) return;
-    for (const entry of this.fileSystem.entries.values()) {
+    for (const entry of this.fileSystem.entries.awake()) {
       entry.roleChanged();
       entry.db.replicaWaits?.roleChanged();
       if (entry.db.replicaWaits !== undefined) entry.released();
@@ -407,7 +406,8 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
 
   #entry(name: string): DatabaseEntry {
-    return this.fileSystem.entries.get(name) ?? this.#open(name);
+    const { fileSystem } = this;
+    return fileSystem.entries.get(name) ?? fileSystem.add(this.#directory.open(name));
   }
 
   #apply({ id, database, ltx, isDurable }: Extract<MountRequest, { type: "apply" }>): void {
@@ -520,7 +520,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
 
   /** Perhaps the disk has space again. */
   #retryQuarantined(): void {
-    for (const entry of this.fileSystem.entries.values()) {
+    for (const entry of this.fileSystem.entries.awake()) {
       const { db } = entry;
       if (db.status !== "quarantined" || db.quarantineCause !== "disk" || entry.isBusy) continue;
       entry.forgetIndex();
@@ -544,56 +544,20 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     return step;
   }
 
-  #enforceRetention(olderThanMs: number): void {
+  /** In slices, between which the kernel is answered. */
+  #enforceRetention(id: number, olderThanMs: number): void {
     this.#resting.restAll();
-    for (const entry of this.fileSystem.entries.values()) {
-      const { db } = entry;
-      try {
-        db.log.rotateIfOlderThan(olderThanMs);
-        const removed =
-          db.log.enforceRetention(olderThanMs) + reapLegacyTransactions(db, olderThanMs);
-        if (removed > 0) this.changed(db.name);
-        db.counters.ltxReaped += removed;
-      } catch (error) {
-        const fields = { db: db.name, error: errorText(error) };
-        this.logger.error("cannot enforce retention", fields);
+    const pass = this.#retention.pass(olderThanMs);
+    const step = (): void => {
+      const untilMs = monotonicMs() + RETENTION_SLICE_MS;
+      while (pass.next().done !== true) {
+        if (monotonicMs() < untilMs) continue;
+        this.#soon.push(step);
+        this.#options.wakeSelf();
+        return;
       }
-      // A new segment was begun for a database that nobody has open, perhaps.
-      this.#releaseFiles(entry);
-    }
+      this.#reply(id, undefined);
+    };
+    step();
   }
-}
-
-/** The kind comes with the name; to ask for that of each was a tenth of the start with many. */
-function isDirectory(entry: fs.Dirent, directory: string): boolean {
-  if (entry.isDirectory()) return true;
-  if (!entry.isSymbolicLink()) return false;
-  try {
-    nodeFiles.list(path.join(directory, entry.name));
-    return true;
-  } catch (error) {
-    // Any other failure is the database's own, and quarantines it.
-    return errorCode(error) !== "ENOTDIR";
-  }
-}
-
-function updateOf({ db }: DatabaseEntry): DatabaseUpdate {
-  const { end, state } = db.log;
-  return {
-    name: db.name,
-    status: db.status,
-    reason: db.reason,
-    isDiskFailure: db.status === "quarantined" && db.quarantineCause === "disk",
-    position: db.position,
-    pageSize: db.store.pageSize,
-    pageCount: db.store.pageCount,
-    timestampMs: state.timestampMs,
-    counters: {
-      ...db.counters,
-      ltxCount: db.log.transactionCount,
-      ltxBytes: db.log.sizeBytes,
-    },
-    logSegment: end.segment,
-    logOffsetBytes: end.offsetBytes,
-  };
 }

@@ -17,6 +17,8 @@ export interface FileSystemHost {
   /** Milliseconds behind the primary, as `.lag` shows it. */
   lagMs(): number;
   createDatabase(name: string): Database;
+  /** One that nobody has asked for since the start, see DatabaseTable. */
+  takeFromShelf(name: string, shelved: string): Database;
   statistics(): FileSystemStatistics;
   /** Another thread has left messages. */
   wake(): void;

@@ -14,8 +14,10 @@ import type { FuseHandler, SetattrFields } from "../fuse/handler.ts";
 import { OUT_HEADER_BYTES } from "../fuse/replies.ts";
 import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
+import { foldAbandonedWal } from "./abandoned-changes.ts";
 import { ApplicationLocks } from "./application-locks.ts";
 import { Conversion, startsLikeDatabase } from "./conversion.ts";
+import type { DatabaseTable } from "./database-table.ts";
 import { DeferredAnswers } from "./deferred-answers.ts";
 import { DirectoryListings } from "./directory-listings.ts";
 import type { DirectoryEntry } from "./directory-listings.ts";
@@ -135,7 +137,7 @@ export class LitefsFileSystem implements FuseHandler {
     this.#names = names;
   }
 
-  get entries(): ReadonlyMap<string, DatabaseEntry> {
+  get entries(): DatabaseTable {
     return this.#names.entries;
   }
 
@@ -161,7 +163,7 @@ export class LitefsFileSystem implements FuseHandler {
   }
   resumeWrites(): void {
     this.#locks.resumeWrites();
-    for (const { turns } of this.entries.values()) turns.serve();
+    for (const { turns } of this.entries.awake()) turns.serve();
   }
   /** Somebody may have ended what he was writing. */
   checkQuiet(): void {
@@ -171,7 +173,7 @@ export class LitefsFileSystem implements FuseHandler {
   #isAnyoneWriting(): boolean {
     let isAny = false;
     // All of them, also where the answer is known: each may have to be kept from writing.
-    for (const entry of this.entries.values()) {
+    for (const entry of this.entries.awake()) {
       const isWriting = this.#locks.isWriting(entry) || entry.turns.loan !== undefined;
       // A file that is overwritten as a whole, without locks.
       const isLoose = entry.db.hasOpenChanges && (entry.nodes.get("database")?.opens ?? 0) > 0;
@@ -284,7 +286,9 @@ export class LitefsFileSystem implements FuseHandler {
     }
     if (node.kind === "shm") node.entry.forgetIndex();
     if (node.kind === "wal") this.#runway.forget(node);
-    return node.entry.db.truncate(node.kind, sizeBytes);
+    // Whoever copies a file over a database empties it first. No checkpoint does.
+    const folded = sizeBytes === 0 ? foldAbandonedWal(node) : "ok";
+    return folded === "ok" ? node.entry.db.truncate(node.kind, sizeBytes) : folded;
   }
 
   access(request: FuseRequest): void {

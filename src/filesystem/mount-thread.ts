@@ -1,5 +1,4 @@
 import * as fs from "node:fs";
-import * as path from "node:path";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { assert } from "../lib/assert.ts";
 import { createLogger } from "../lib/log.ts";
@@ -66,7 +65,7 @@ const service = new DatabaseService({
   },
 });
 
-service.openAll(path.join(data.dataDirectory, "dbs"));
+service.openAll();
 
 port.once("message", (request: MountRequest) => {
   assert(request.type === "serve", "the first message starts the session");

@@ -2,6 +2,7 @@ import type { Database } from "../database/database.ts";
 import type { FileKind } from "../database/database-files.ts";
 import { formatPosition } from "../lib/position.ts";
 import type { Conversion } from "./conversion.ts";
+import { DatabaseTable } from "./database-table.ts";
 import type { DirectoryEntry } from "./directory-listings.ts";
 import { DatabaseEntry } from "./entry.ts";
 import type { EntryParts, FileNode } from "./entry.ts";
@@ -22,7 +23,7 @@ const POSITION_FILE_BYTES = 34;
  * replication can bring about, the database is seen.
  */
 export class Namespace {
-  readonly entries: Map<string, DatabaseEntry> = new Map<string, DatabaseEntry>();
+  readonly entries: DatabaseTable;
   readonly #host: FileSystemHost;
   readonly #nodes: NodeTable;
   readonly #plain: PlainFiles;
@@ -49,6 +50,7 @@ export class Namespace {
     this.#plain = plain;
     this.#add = add;
     this.#turns = turns;
+    this.entries = new DatabaseTable((name, shelved) => host.takeFromShelf(name, shelved), add);
     nodes.addText(LAG_NODE_ID, LAG_FILE_BYTES, () => lagText(host.lagMs()));
     nodes.addText(ROLE_NODE_ID, 0, () => `${host.phase()}\n`);
     nodes.addText(PRIMARY_NODE_ID, 0, () => `${host.primaryHostname() ?? ""}\n`);
@@ -57,7 +59,7 @@ export class Namespace {
   /** Shows a database in the mount. */
   add(db: Database): DatabaseEntry {
     const entry = new DatabaseEntry(db, this.#newNode, this.#turns, this.#makeParts);
-    this.entries.set(db.name, entry);
+    this.entries.add(entry);
     return entry;
   }
 
@@ -141,7 +143,9 @@ export class Namespace {
     add(LAG_NAME);
     add(ROLE_NAME);
     if (this.#showsPrimary) add(PRIMARY_NAME);
-    for (const { db } of this.entries.values()) {
+    // On the shelf are only those that have nothing else.
+    for (const name of this.entries.shelved().keys()) add(name);
+    for (const { db } of this.entries.awake()) {
       for (const kind of ["database", "journal", "wal", "shm"] as const) {
         if (db.files.exists(kind)) add(nameOf(db.name, kind));
       }

@@ -1,10 +1,11 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import Database from "better-sqlite3";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { cleanUpAfterEach, Cluster, waitFor } from "../support/cluster.ts";
 import { dataDirectoryCases } from "../support/litefs-data-dirs.ts";
 import { shell, tryShell } from "../support/shell.ts";
+import { SqliteProcess } from "../support/sqlite-process.ts";
 
 cleanUpAfterEach();
 
@@ -64,6 +65,38 @@ test("what ls, stat, cat and df show", async () => {
   shell("mkdir", ["-p", primary.mountPoint]);
   shell("test", ["-w", primary.file("app.db")]);
   await cluster.verify();
+});
+
+test("a file is copied over a database whose application died with a WAL", async () => {
+  const cluster = await Cluster.start({ replicas: 1 });
+  const { primary, replica } = cluster;
+  const file = primary.file("app.db");
+  const dying = new SqliteProcess(file);
+  onTestFinished(() => dying.dispose());
+  await dying.run("PRAGMA journal_mode=WAL");
+  await dying.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)");
+  await dying.run("INSERT INTO t(x) VALUES (zeroblob(9000))");
+  const outside = path.join(cluster.directory, "outside.db");
+  const source = new Database(outside);
+  createTable(source, "DELETE", 20);
+  source.close();
+
+  // Who has it open would mix the old pages with the new ones.
+  expect(tryShell("cp", [outside, file]).stderr).toMatch(/busy/i);
+  expect(await dying.run("SELECT count(*) FROM t")).toEqual([[1]]);
+  await dying.dispose();
+  expect(fs.statSync(`${file}-wal`).size).toBeGreaterThan(0);
+  await cluster.waitForReplicas("app.db");
+  expect(tryShell("cp", [outside, replica.file("app.db")]).stderr).toMatch(/read-only/i);
+
+  shell("cp", [outside, file]);
+  expect(fs.existsSync(`${file}-wal`)).toBe(false);
+  await cluster.waitForReplicas("app.db");
+  for (const node of cluster.nodes) {
+    const db = cluster.connect(node, "app.db");
+    expect(db.prepare("SELECT count(*) FROM t").pluck().get()).toBe(20);
+    db.close();
+  }
 });
 
 test("cp out and in: what was copied in is replicated", async () => {

@@ -15,7 +15,17 @@ const OPEN_JOURNAL = "the journal of a transaction cannot be renamed while it is
 const PATH_LENGTH = "which of these tests run depends on the length of the directory's path";
 const IN_USE = "a database that is in use in WAL mode cannot be overwritten from outside";
 const COUNTED = "every transaction in a rollback mode is counted";
+/** See `faultSeries`. */
+export const FAULT_COUNT = "the number of steps of a fault simulation depends on the file system";
 const DROPPED = "removing a database removes its journal and WAL";
+
+/**
+ * A series of tests that makes the first operation fail, then the second, until all go well, as in
+ * "walfault-10-ioerr-transient.8". Undefined for other tests.
+ */
+export function faultSeries(test: string): string | undefined {
+  return /^(.*-(?:oom|ioerr|full|cantopen|shmerr|interrupt)(?:-\w+)?)\.\d+$/.exec(test)?.[1];
+}
 
 /** docs/sqlite-tests.md explains the reasons. */
 export const EXCEPTIONS: readonly Exception[] = [
@@ -29,5 +39,6 @@ export const EXCEPTIONS: readonly Exception[] = [
   { file: "wal2.test", tests: /^wal2-7\.1\.3$/, reason: COMMITTED },
   { file: "wal3.test", tests: /^wal3-1\.0$/, reason: LAID },
   { file: "wal4.test", tests: /^wal4-2-(ioerr|oom)-/, reason: DROPPED },
+  { file: "waloverwrite.test", tests: /^waloverwrite-1\.[12]\.7$/, reason: LAID },
   { file: "walro.test", tests: /^walro-1\.4\.4\.1$/, reason: LAID },
 ];

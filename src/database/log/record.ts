@@ -26,6 +26,8 @@ import { FormatError } from "../../lib/errors.ts";
  */
 export const RECORD_HEADER_SIZE = 40;
 export const STATE_PAYLOAD_SIZE = 32;
+/** A whole record without an LTX file. */
+export const STATE_RECORD_SIZE: number = RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE;
 const MAGIC = 0x4c465231;
 
 export const RECORD_KIND = {
@@ -134,7 +136,7 @@ export function encodeStateRecord(
   position: { txid: number; checksumHi: number; checksumLo: number },
   state: LogState,
 ): Uint8Array {
-  const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
+  const bytes = new Uint8Array(STATE_RECORD_SIZE);
   const view = viewOf(bytes);
   encodeRecordHeader({ kind, payloadLength: STATE_PAYLOAD_SIZE, ...position }, bytes, view, 0);
   view.setUint32(RECORD_HEADER_SIZE, state.pageSize);

@@ -15,7 +15,7 @@ import {
   parseSegmentName,
   RECORD_HEADER_SIZE,
   RECORD_KIND,
-  STATE_PAYLOAD_SIZE,
+  STATE_RECORD_SIZE,
 } from "./record.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import type { Readable } from "./read-ahead.ts";
@@ -46,10 +46,17 @@ export interface RecoveredLog {
   readonly tornBytes: number;
 }
 
+/** What there is to know of a log that owes nothing; its last record is a state. */
+export interface SettledLog extends LogPosition {
+  readonly segments: readonly Segment[];
+  readonly endOffset: number;
+  readonly state: LogState;
+}
+
 const EMPTY_STATE: LogState = { pageSize: 0, pageCount: 0, timestampMs: 0, durableTxid: 0 };
 const READ_BYTES = 1024 * 1024;
 /** What is written before the name of a segment counts: a head, and a mark at most. */
-const SEGMENT_START_BYTES = 2 * (RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
+const SEGMENT_START_BYTES = 2 * STATE_RECORD_SIZE;
 
 export const NO_LOG: RecoveredLog = {
   segments: [],
@@ -122,7 +129,7 @@ function readHead(
 }
 
 function decodeHead(file: OpenFile): LogState | undefined {
-  const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
+  const bytes = new Uint8Array(STATE_RECORD_SIZE);
   if (file.readAt(bytes, 0, bytes.length, 0) < bytes.length) return undefined;
   const header = decodeRecordHeader(bytes, 0);
   if (header?.kind !== RECORD_KIND.head && header?.kind !== RECORD_KIND.base) return undefined;
@@ -275,7 +282,7 @@ interface ReadRecord {
 /** Undefined when there is no complete and valid record at the offset. */
 function readRecord(file: Readable, offset: number, sizeBytes: number): ReadRecord | undefined {
   if (offset + RECORD_HEADER_SIZE > sizeBytes) return undefined;
-  const bytes = new Uint8Array(RECORD_HEADER_SIZE + STATE_PAYLOAD_SIZE);
+  const bytes = new Uint8Array(STATE_RECORD_SIZE);
   if (file.readAt(bytes, 0, bytes.length, offset) < RECORD_HEADER_SIZE) return undefined;
   const header = decodeRecordHeader(bytes, 0);
   if (header === undefined) return undefined;
@@ -288,8 +295,8 @@ function readRecord(file: Readable, offset: number, sizeBytes: number): ReadReco
   return ltx === undefined ? undefined : { header, ltx };
 }
 
-/** A power cut may leave the header of a record and not its payload. */
-function readState(bytes: Uint8Array): LogState | undefined {
+/** Of a whole record; undefined where a power cut has left its header and not its payload. */
+export function readState(bytes: Uint8Array): LogState | undefined {
   try {
     return decodeStatePayload(bytes, RECORD_HEADER_SIZE);
   } catch (error) {

@@ -4,17 +4,13 @@ import { halvesToBigint } from "../../ltx/crc64.ts";
 import type { LtxHeader } from "../../ltx/header.ts";
 import type { Position } from "../../lib/position.ts";
 import type { Files, OpenFile } from "../files.ts";
-import {
-  encodeRecordHeader,
-  encodeStateRecord,
-  RECORD_HEADER_SIZE,
-  RECORD_KIND,
-  segmentName,
-} from "./record.ts";
+import { encodeStateRecord, RECORD_KIND, segmentName, STATE_RECORD_SIZE } from "./record.ts";
 import type { FileMark, LogState, RecordKind } from "./record.ts";
 import { markBoot } from "./boot-mark.ts";
+import { writeReceived } from "./received-record.ts";
+import type { LtxBytes } from "./received-record.ts";
 import { NO_LOG, openSegments } from "./recover-log.ts";
-import type { RecoveredLog, Segment } from "./recover-log.ts";
+import type { RecoveredLog, Segment, SettledLog } from "./recover-log.ts";
 import type { ExpectedEnd } from "./rewrite-segment.ts";
 import { rewriteSegment } from "./rewrite-segment.ts";
 import { TransactionWriter } from "./transaction-writer.ts";
@@ -72,6 +68,19 @@ export class TransactionLog {
   /** Opens the log of a database and drops what a crash left incomplete at its end. */
   static open(files: Files, directory: string): TransactionLog {
     return new TransactionLog(files, directory, openSegments(files, directory));
+  }
+
+  /** Goes on with a log that was settled, without reading it. */
+  static resume(files: Files, directory: string, settled: SettledLog): TransactionLog {
+    return new TransactionLog(files, directory, {
+      ...settled,
+      segments: [...settled.segments],
+      mark: undefined,
+      isCaughtUp: true,
+      // Not that it is durable is taken for granted, so that the next sync syncs.
+      boot: "this",
+      tornBytes: 0,
+    });
   }
 
   /** In the place of a log that cannot be read: takes nothing until it is opened anew. */
@@ -137,6 +146,28 @@ export class TransactionLog {
   }
 
   /**
+   * Everything there is to know of a log that owes nothing: its last record says that the database
+   * file has all of it. Otherwise undefined.
+   */
+  get settled(): SettledLog | undefined {
+    const owes = this.#isCutOwed || this.#isStateOwed || this.#stray !== undefined;
+    if (owes || this.#failure !== undefined || this.#mark !== undefined) return undefined;
+    if (this.#state.durableTxid !== this.txid) return undefined;
+    const last = this.#segments.at(-1);
+    // A segment that was begun and not used says so in its first record.
+    const isUnused = this.#endOffset === STATE_RECORD_SIZE && (last?.firstTxid ?? 0) > this.txid;
+    if (last === undefined || !(this.isCaughtUp || isUnused)) return undefined;
+    return {
+      segments: this.#segments,
+      endOffset: this.#endOffset,
+      txid: this.txid,
+      checksumHi: this.checksumHi,
+      checksumLo: this.checksumLo,
+      state: this.#state,
+    };
+  }
+
+  /**
    * Appends one transaction whose pages the caller feeds in ascending order:
    * begin, addPage …, finish. Anything thrown in between leaves the log as it was before `begin`
    * once `abort` was called.
@@ -187,26 +218,8 @@ export class TransactionLog {
   /** Appends a complete LTX file that was verified to continue the position. */
   appendReceived(header: LtxHeader, postHi: number, postLo: number, ltx: LtxBytes): void {
     const file = this.#openForAppend();
-    const record = new Uint8Array(RECORD_HEADER_SIZE);
-    encodeRecordHeader(
-      {
-        kind: RECORD_KIND.transaction,
-        payloadLength: ltx.lengthBytes,
-        txid: header.maxTxid,
-        checksumHi: postHi,
-        checksumLo: postLo,
-      },
-      record,
-      new DataView(record.buffer),
-      0,
-    );
-    let to = this.#endOffset + RECORD_HEADER_SIZE;
-    for (const piece of ltx.pieces()) {
-      file.writeAt(piece, 0, piece.length, to);
-      to += piece.length;
-    }
-    file.writeAt(record, 0, RECORD_HEADER_SIZE, this.#endOffset);
-    const endOffset = this.#endOffset + RECORD_HEADER_SIZE + ltx.lengthBytes;
+    const position = { txid: header.maxTxid, checksumHi: postHi, checksumLo: postLo };
+    const endOffset = writeReceived(file, this.#endOffset, position, ltx);
     this.#advance(header.maxTxid, postHi, postLo, endOffset, {
       ...this.#state,
       pageSize: header.pageSize,
@@ -549,12 +562,6 @@ export class TransactionLog {
     this.#file?.close();
     this.#file = undefined;
   }
-}
-
-/** The bytes of an LTX file, wherever they are. */
-export interface LtxBytes {
-  readonly lengthBytes: number;
-  pieces(): Iterable<Uint8Array>;
 }
 
 /** What `truncateTo` needs to undo an append. */

@@ -286,7 +286,9 @@ it("a snapshot of another history with the same TXID does not overwrite the data
 
 it("a received transaction is cut off whose record header came only in part", () => {
   const { disk, db, pager } = started("delete");
-  pager.transaction({ pgnos: [1, 2], pageCount: 5 });
+  // More than is written at once.
+  const pgnos = Array.from({ length: 150 }, (_, i) => i + 1);
+  pager.transaction({ pgnos, pageCount: 150 });
   const files = readAll(disk, db) ?? [];
   const replicaDisk = new FakeDisk();
   const host = new FakeHost();

@@ -4,7 +4,7 @@ import * as path from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { nodeFiles } from "../../../src/database/files.ts";
 import { TransactionLog } from "../../../src/database/log/transaction-log.ts";
-import type { LtxBytes } from "../../../src/database/log/transaction-log.ts";
+import type { LtxBytes } from "../../../src/database/log/received-record.ts";
 import type { LtxHeader } from "../../../src/ltx/header.ts";
 
 const SEGMENT_BYTES = 16 * 1024 * 1024;

@@ -35,6 +35,7 @@ beforeEach(() => {
   };
   host = Object.assign(new FakeHost(), {
     createDatabase,
+    takeFromShelf: createDatabase,
     mayCommit: () => mayCommit,
     phase: () => "primary" as const,
     primaryHostname: () => undefined,
@@ -65,7 +66,7 @@ beforeEach(() => {
 });
 
 afterEach(() => {
-  for (const { db } of names.entries.values()) db.close();
+  for (const { db } of names.entries.awake()) db.close();
   fs.rmSync(directory, { recursive: true, force: true });
 });
 

@@ -36,9 +36,11 @@ const seeds = Number(values.seeds);
 const startMs = performance.now();
 const failed = new Map<string, number[]>();
 let crashes = 0;
+let takenFromShelf = 0;
 for (let seed = from; seed < from + seeds; seed++) {
   const outcome = simulate(seed, { fault });
   crashes += outcome.crashes;
+  takenFromShelf += outcome.takenFromShelf;
   if (values.trace) describe(seed, outcome);
   if (outcome.failure === undefined) continue;
   const kind = kindOf(outcome);
@@ -56,5 +58,8 @@ for (const [kind, list] of [...failed].sort(([, a], [, b]) => b.length - a.lengt
 }
 const count = [...failed.values()].reduce((sum, list) => sum + list.length, 0);
 const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
-print(`${seeds} seeds from ${from}, ${crashes} crashes, ${count} failures, ${seconds} s`);
+print(
+  `${seeds} seeds from ${from}, ${crashes} crashes, ${takenFromShelf} databases from the shelf, ` +
+    `${count} failures, ${seconds} s`,
+);
 process.exitCode = count === 0 ? 0 : 1;

@@ -2,6 +2,8 @@ import type { Database } from "../../../src/database/database.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { LogReader } from "../../../src/database/log/log-reader.ts";
 import { openDatabase } from "../../../src/database/recover.ts";
+import { decodeShelved, encodeShelved } from "../../../src/database/shelf-file.ts";
+import { shelve, takeFromShelf } from "../../../src/database/shelved-database.ts";
 import { decodeRecordHeader, RECORD_HEADER_SIZE } from "../../../src/database/log/record.ts";
 import type { Job } from "../../../src/database/host.ts";
 import { runJob } from "../../../src/database/host.ts";
@@ -62,6 +64,10 @@ export class SimNode {
   /** Incremented at each start: what was begun before it is void. */
   life = 0;
   readonly databases: Map<string, SimDatabase> = new Map<string, SimDatabase>();
+  /** Left by an orderly stop for the next start. */
+  #shelf = new Map<string, string>();
+  /** How many databases were taken from it. */
+  takenFromShelf = 0;
 
   constructor(name: string) {
     this.name = name;
@@ -79,6 +85,15 @@ export class SimNode {
     this.host.epoch = 0;
     this.isUp = true;
     for (const name of this.disk.list(DATABASES).sort()) this.open(name);
+    this.#shelf.clear();
+  }
+
+  #takeFromShelf(name: string, directory: string): Database | undefined {
+    const line = this.#shelf.get(name);
+    if (line === undefined) return undefined;
+    const db = takeFromShelf(decodeShelved(line), this.host, this.disk, directory);
+    if (db !== undefined) this.takenFromShelf++;
+    return db;
   }
 
   open(name: string): SimDatabase {
@@ -86,7 +101,8 @@ export class SimNode {
     if (known !== undefined) return known;
     const directory = `${DATABASES}/${name}`;
     this.disk.mkdir(directory);
-    const db = openDatabase(name, this.host, this.disk, directory);
+    const db =
+      this.#takeFromShelf(name, directory) ?? openDatabase(name, this.host, this.disk, directory);
     // What the disk refused while it died is no outcome.
     if (this.disk.isDead) throw new PowerCut("the power went during the start");
     const opened = new SimDatabase(db, new LogReader(this.disk, directory));
@@ -145,7 +161,11 @@ export class SimNode {
 
   /** Everything is closed in order, as at a stop on purpose. */
   stop(): void {
-    for (const { db } of this.databases.values()) db.close();
+    for (const [name, { db }] of this.databases) {
+      db.close();
+      const shelved = shelve(db);
+      if (shelved !== undefined) this.#shelf.set(name, encodeShelved(shelved));
+    }
     for (const files of this.host.retiredFiles) files.closeAll();
     if (this.disk.isDead) throw new PowerCut("the power went during the stop");
     if (this.disk.openHandles > 0) {

@@ -25,6 +25,8 @@ const LEVELS: readonly Synchronous[] = ["full", "full", "normal", "off"];
 export interface Outcome {
   readonly trace: readonly string[];
   readonly crashes: number;
+  /** Databases that a start found as an orderly stop had left them. */
+  readonly takenFromShelf: number;
   readonly failure?: unknown;
 }
 
@@ -64,9 +66,9 @@ export function simulate(
     }
     run.cluster.converge(new Random(seed));
   } catch (error) {
-    return { trace: run.trace, crashes: run.crashes, failure: error };
+    return { ...run.outcome, failure: error };
   }
-  return { trace: run.trace, crashes: run.crashes };
+  return run.outcome;
 }
 
 function pick<T>(random: Random, list: readonly T[]): T {
@@ -95,6 +97,12 @@ class Run {
 
   constructor(setup: Setup) {
     this.cluster = new Cluster(setup);
+  }
+
+  get outcome(): Outcome {
+    const { trace, crashes, cluster } = this;
+    const takenFromShelf = cluster.nodes.reduce((sum, node) => sum + node.takenFromShelf, 0);
+    return { trace, crashes, takenFromShelf };
   }
 
   step(index: number, random: Random): void {
@@ -305,7 +313,9 @@ class Run {
     if (!node.isUp) return "nothing to stop";
     this.#doing = `stop of ${node.name}`;
     this.cluster.stop(node);
-    return this.#doing;
+    if (!random.chance(0.3)) return this.#doing;
+    node.disk = node.disk.powerCut(random);
+    return `${this.#doing}, and the power goes`;
   }
 
   /** Planned or not, in the middle of a transaction or between two. */

@@ -12,13 +12,17 @@ const SEEDS_PER_FAULT = 60;
 describe("a cluster whose nodes lose their power and are killed at any moment", () => {
   for (let from = 1; from <= SEEDS; from += SEEDS_PER_TEST) {
     it(`seeds ${from} to ${from + SEEDS_PER_TEST - 1}`, () => {
+      let total = 0;
       for (let seed = from; seed < from + SEEDS_PER_TEST; seed++) {
-        if (simulate(seed).failure === undefined) continue;
+        const { failure, takenFromShelf } = simulate(seed);
+        total += takenFromShelf;
+        if (failure === undefined) continue;
         const { outcome } = shrink(seed);
         const command = `npm run test:simulation -- --seeds 1 --from ${seed} --trace`;
         const text = [...outcome.trace, `again: ${command}`].join("\n");
         throw new Error(`seed ${seed}: ${kindOf(outcome)}\n${text}`, { cause: outcome.failure });
       }
+      expect(total, "databases taken from the shelf").toBeGreaterThan(0);
     });
   }
 

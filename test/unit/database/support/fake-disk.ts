@@ -1,5 +1,5 @@
 import * as path from "node:path";
-import type { Files, OpenFile } from "../../../../src/database/files.ts";
+import type { FileIdentity, Files, OpenFile } from "../../../../src/database/files.ts";
 
 const CHUNK = 4096;
 const SECTOR = 512;
@@ -107,17 +107,26 @@ type ContentChange =
   | { readonly kind: "write"; readonly data: Uint8Array; readonly offset: number }
   | { readonly kind: "truncate"; readonly size: number };
 
+let nextInode = 1;
+
 class Inode {
   readonly live: Bytes;
   readonly durable: Bytes;
+  readonly id: number;
   pending: ContentChange[] = [];
+  /** Stands for the time of the last change. */
+  changeCount: number;
 
-  constructor(content?: Bytes) {
+  /** A file that has been through a power cut looks as if nothing had happened to it. */
+  constructor(content?: Bytes, survived?: Inode) {
     this.live = new Bytes(content);
     this.durable = new Bytes(content);
+    this.id = survived?.id ?? nextInode++;
+    this.changeCount = survived?.changeCount ?? 0;
   }
 
   change(change: ContentChange): void {
+    this.changeCount++;
     if (change.kind === "write") this.live.write(change.data, change.offset);
     else this.live.truncate(change.size);
     this.pending.push(change);
@@ -309,7 +318,7 @@ export class FakeDisk implements Files {
       for (const [name, node] of directories.get(directory) ?? []) {
         if (node instanceof Directory) result.live.set(name, copy(node));
         else {
-          const inode = inodes.get(node) ?? new Inode(node.survive(random));
+          const inode = inodes.get(node) ?? new Inode(node.survive(random), node);
           inodes.set(node, inode);
           result.live.set(name, inode);
         }
@@ -430,6 +439,12 @@ export class FakeDisk implements Files {
   size(file: string): number | undefined {
     if (this.#directory(file) !== undefined) return 0;
     return this.#inode(file)?.live.size;
+  }
+
+  identify(file: string): FileIdentity | undefined {
+    const inode = this.#inode(file);
+    if (inode === undefined) return undefined;
+    return { inode: inode.id, sizeBytes: inode.live.size, modifiedMs: inode.changeCount };
   }
 
   mkdir(directory: string): void {

@@ -1,0 +1,115 @@
+import * as fs from "node:fs";
+import * as path from "node:path";
+import type { Database } from "../database/database.ts";
+import { nodeFiles } from "../database/files.ts";
+import type { Files } from "../database/files.ts";
+import type { DatabaseHost } from "../database/host.ts";
+import { openDatabase } from "../database/recover.ts";
+import { decodeShelved, encodeShelved, takeShelf, writeShelf } from "../database/shelf-file.ts";
+import { shelve, takeFromShelf } from "../database/shelved-database.ts";
+import type { ShelvedDatabase } from "../database/shelved-database.ts";
+import { errorCode, errorText } from "../lib/errors.ts";
+import type { DatabaseTable } from "./database-table.ts";
+import { isDatabaseName } from "./names.ts";
+
+/** A database found at the start: open, or at rest and on the shelf. */
+export type Found = { readonly db: Database } | { readonly shelved: ShelvedDatabase };
+
+/** `dbs/` in the data directory, and the shelf beside it. */
+export class DatabaseDirectory {
+  readonly #host: DatabaseHost;
+  readonly #files: Files;
+  readonly #dataDirectory: string;
+  readonly #directory: string;
+  /** From when every database was opened: a path may lead into our own mount. */
+  #isMounted = false;
+
+  constructor(host: DatabaseHost, files: Files, dataDirectory: string) {
+    this.#host = host;
+    this.#files = files;
+    this.#dataDirectory = dataDirectory;
+    this.#directory = path.join(dataDirectory, "dbs");
+  }
+
+  #pathOf(name: string): string {
+    return path.join(this.#directory, name);
+  }
+
+  /** One that cannot be opened is quarantined, not fatal. */
+  *find(): Generator<Found, void> {
+    nodeFiles.mkdir(this.#directory);
+    const shelf = takeShelf(this.#files, this.#dataDirectory);
+    const found = fs.readdirSync(this.#directory, { withFileTypes: true });
+    for (const entry of found.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+      const { name } = entry;
+      if (!isDatabaseName(name) || !isDirectory(entry, this.#directory)) {
+        this.#host.logger.warn("ignored in the data directory", { name });
+        continue;
+      }
+      const line = shelf.get(name);
+      if (line === undefined) {
+        const db = this.open(name);
+        const shelved = shelve(db);
+        yield shelved === undefined ? { db } : { shelved };
+      } else yield { shelved: decodeShelved(line) };
+    }
+    this.#isMounted = true;
+  }
+
+  open(name: string): Database {
+    return openDatabase(name, this.#host, this.#files, this.#pathOf(name), this.#isMounted);
+  }
+
+  create(name: string): Database {
+    nodeFiles.mkdir(this.#pathOf(name));
+    return this.open(name);
+  }
+
+  takeFromShelf(name: string, line: string): Database {
+    const { logger } = this.#host;
+    try {
+      const shelved = decodeShelved(line);
+      const db = takeFromShelf(shelved, this.#host, this.#files, this.#pathOf(name));
+      if (db !== undefined) return db;
+      logger.info("changed while litefs did not run, its log is read", { db: name });
+    } catch (error) {
+      logger.warn("cannot be taken from the shelf", { db: name, error: errorText(error) });
+    }
+    this.#host.changed(name);
+    return this.open(name);
+  }
+
+  /** Those that are at rest are put on the shelf for the next start. */
+  close(databases: DatabaseTable): void {
+    const { logger } = this.#host;
+    const lines = [...databases.shelved().values()];
+    for (const { db } of databases.awake()) {
+      try {
+        db.close();
+        const shelved = shelve(db);
+        if (shelved !== undefined) lines.push(encodeShelved(shelved));
+      } catch (error) {
+        logger.error("cannot close", { db: db.name, error: errorText(error) });
+      }
+    }
+    try {
+      writeShelf(this.#files, this.#dataDirectory, lines);
+    } catch (error) {
+      // The next start takes longer.
+      logger.error("cannot write the shelf", { error: errorText(error) });
+    }
+  }
+}
+
+/** The kind comes with the name; to ask for that of each was a tenth of the start with many. */
+function isDirectory(entry: fs.Dirent, directory: string): boolean {
+  if (entry.isDirectory()) return true;
+  if (!entry.isSymbolicLink()) return false;
+  try {
+    nodeFiles.list(path.join(directory, entry.name));
+    return true;
+  } catch (error) {
+    // Any other failure is the database's own, and quarantines it.
+    return errorCode(error) !== "ENOTDIR";
+  }
+}
