@@ -135,8 +135,13 @@ function recover(db: Database, isMounted: boolean): void {
 }
 
 /** The last transaction dropped the database; the crash may have come before the files were gone. */
-function removeLeftovers(db: Database): void {
-  for (const kind of ["journal", "wal", "shm", "database"] as const) db.files.remove(kind);
+function removeLeftovers({ files }: Database): void {
+  const left = (["journal", "wal", "shm", "database"] as const).filter((kind) =>
+    files.exists(kind),
+  );
+  for (const kind of left) files.remove(kind);
+  // A power cut must not bring back what nobody has committed.
+  if (left.length > 0) files.syncNames();
 }
 
 /** A file was moved to where there had been no database, and the crash came before its commit. */
@@ -366,6 +371,8 @@ function adoptFile(db: Database, isCommitted: boolean): void {
   const { pageSize } = header;
   const pageCount = databasePageCount(header, file.size());
   padLastPage(file, pageSize, pageCount);
+  // The database would grow into what was never part of it.
+  if (file.size() > pageCount * pageSize) file.truncate(pageCount * pageSize);
   const sum = checksumFile(file, pageSize, pageCount, db.store.checksums);
   files.syncDatabase();
   const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo && !isCommitted;

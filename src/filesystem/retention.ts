@@ -17,7 +17,7 @@ export interface RetentionOptions {
 /** Removes transactions that are older than they need to be kept. */
 export class Retention {
   readonly #options: RetentionOptions;
-  /** Databases on the shelf that have transactions in their logs. */
+  /** Databases on the shelf of which something can be removed, sooner or later. */
   readonly #shelved = new Set<string>();
 
   constructor(options: RetentionOptions) {
@@ -26,8 +26,9 @@ export class Retention {
 
   /** Of thousands of databases at rest most have lost their transactions long ago. */
   noteShelved({ name, log }: ShelvedDatabase): void {
-    const isUnused = log.segments.length === 1 && (log.segments[0]?.firstTxid ?? 0) > log.txid;
-    if (!isUnused) this.#shelved.add(name);
+    // The newest transaction stays, because recovery may apply it again, in the segment before the last.
+    const used = log.segments.filter(({ firstTxid }) => firstTxid <= log.txid);
+    if (used.length > 1 || used.length === log.segments.length) this.#shelved.add(name);
   }
 
   /** One database after the other. To begin a new segment takes several syncs. */

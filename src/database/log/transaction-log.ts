@@ -452,10 +452,7 @@ export class TransactionLog {
       this.#rotate();
     }
     const file = this.#openLast();
-    if (!this.#isBootMarked) {
-      markBoot(this.#files, this.#directory);
-      this.#isBootMarked = true;
-    }
+    this.#markBoot();
     if (this.#isCutOwed) {
       file.truncate(this.#endOffset);
       this.#isCutOwed = false;
@@ -472,6 +469,13 @@ export class TransactionLog {
       }
     }
     return file;
+  }
+
+  /** Before anything is written that a power cut could take, or the next start would trust it. */
+  #markBoot(): void {
+    if (this.#isBootMarked) return;
+    markBoot(this.#files, this.#directory);
+    this.#isBootMarked = true;
   }
 
   #openLast(): OpenFile {
@@ -521,6 +525,7 @@ export class TransactionLog {
 
   #createSegment(name: string, record: Uint8Array): OpenFile {
     this.#files.mkdir(this.#directory);
+    this.#markBoot();
     const file = this.#files.open(path.join(this.#directory, name), { create: true });
     assert(file !== undefined, "a created segment");
     try {

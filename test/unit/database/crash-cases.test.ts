@@ -3,6 +3,7 @@ import { applyTransactions } from "../../../src/database/apply.ts";
 import { JOURNAL_HEADER_SIZE } from "../../../src/sqlite/journal.ts";
 import { encodeWalHeader, WAL_HEADER_SIZE } from "../../../src/sqlite/wal.ts";
 import { rollBackAbandoned } from "../../../src/database/demote.ts";
+import { TransactionLog } from "../../../src/database/log/transaction-log.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
 import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
@@ -310,6 +311,60 @@ it("a received transaction is cut off whose record header came only in part", ()
   expect(reopened.reason).toBe("");
   expect(reopened.position).toEqual(before);
   checkConsistent(reopened);
+});
+
+it("a segment that was begun and not synced is not trusted after a kill", () => {
+  const { disk } = started("delete");
+  const next = disk.powerCut(new Random(1));
+  const log = TransactionLog.open(next, `${DIRECTORY}/log`);
+  expect(log.isNewBoot).toBe(true);
+  next.onOperation = (kind) => {
+    if (kind !== "syncDirectory") return;
+    next.isDead = true;
+    throw new PowerCut("killed");
+  };
+  const position = { txid: log.txid + 1, hi: log.checksumHi, lo: log.checksumLo };
+  expect(() => log.appendBase(position, log.state)).toThrow("killed");
+  // Another process that finds its name cannot tell from that that it is durable.
+  expect(TransactionLog.open(next.kill(), `${DIRECTORY}/log`).isNewBoot).toBe(false);
+});
+
+it("what a first transaction has left and a start has removed does not come back", () => {
+  for (const [seed, mode] of (["memory", "delete"] as const).entries()) {
+    const disk = new FakeDisk();
+    disk.mkdir("/data/dbs");
+    disk.syncAll();
+    const pager = new MiniPager(open(disk), new Random(seed), {
+      pageSize: 512,
+      mode,
+      synchronous: "full",
+    });
+    disk.onOperation = (kind, file) => {
+      if (kind !== "syncDirectory" || !file.endsWith("/log")) return;
+      disk.isDead = true;
+      throw new PowerCut("killed");
+    };
+    expect(() => pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 })).toThrow();
+    const killed = disk.kill();
+    expect(open(killed).store.pageCount).toBe(0);
+    for (const after of cuts(killed)) expect(open(after).store.pageCount).toBe(0);
+  }
+});
+
+it("what is behind the end of a database that was cut off in the middle never becomes part of it", () => {
+  const { disk, pager } = started("memory");
+  let requests = 0;
+  pager.beforeIo = () => {
+    // The first page says by now that there are fewer, and the file was not cut.
+    if (++requests === 4) throw new Error("killed");
+  };
+  expect(() => pager.transaction({ pgnos: [1, 2], pageCount: 2 })).toThrow("killed");
+  const killed = disk.kill();
+  expect(killed.size(`${DIRECTORY}/database`)).toBe(5 * 512);
+  const next = open(killed);
+  expect(next.reason).toBe("");
+  expect(next.store.pageCount).toBe(2);
+  expect(killed.size(`${DIRECTORY}/database`)).toBe(2 * 512);
 });
 
 describe("a journal whose writer died", () => {

@@ -1,0 +1,54 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { beforeEach, expect, it, onTestFinished } from "vitest";
+import { leaveCleanMark, takeCleanMark } from "../../../src/cli/clean-mark.ts";
+import { nodeFiles } from "../../../src/database/files.ts";
+import { shelfPath, takeShelf, writeShelf } from "../../../src/database/shelf-file.ts";
+
+let directory: string;
+
+beforeEach(() => {
+  directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-clean-"));
+  onTestFinished(() => fs.rmSync(directory, { recursive: true }));
+});
+
+const line = '["a.db",1]';
+
+it("an orderly stop is known once", () => {
+  expect(takeCleanMark(directory)).toBe(false);
+  leaveCleanMark(directory);
+  expect(takeCleanMark(directory)).toBe(true);
+  expect(takeCleanMark(directory)).toBe(false);
+});
+
+it("the shelf of the last run is left for the next", () => {
+  writeShelf(nodeFiles, directory, [line]);
+  leaveCleanMark(directory);
+  expect(takeCleanMark(directory)).toBe(true);
+  expect([...takeShelf(nodeFiles, directory).values()]).toEqual([line]);
+  expect(fs.readdirSync(directory)).toEqual([]);
+});
+
+it("a shelf without an orderly stop behind it is of no use", () => {
+  writeShelf(nodeFiles, directory, [line]);
+  expect(takeCleanMark(directory)).toBe(false);
+  expect(fs.existsSync(shelfPath(directory))).toBe(false);
+});
+
+it("nor is one that another version of litefs has not known of", () => {
+  writeShelf(nodeFiles, directory, [line]);
+  leaveCleanMark(directory);
+  // That version takes the mark away, writes databases, and leaves its own, which is empty.
+  fs.writeFileSync(path.join(directory, "clean"), "");
+  expect(takeCleanMark(directory)).toBe(true);
+  expect(fs.existsSync(shelfPath(directory))).toBe(false);
+});
+
+it("nor one that has changed since", () => {
+  writeShelf(nodeFiles, directory, [line]);
+  leaveCleanMark(directory);
+  fs.appendFileSync(shelfPath(directory), '["b.db",1]\n');
+  expect(takeCleanMark(directory)).toBe(true);
+  expect(fs.existsSync(shelfPath(directory))).toBe(false);
+});
