@@ -5,6 +5,7 @@ import type Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { cleanUpAfterEach, Cluster } from "../support/cluster.ts";
 import { startPython } from "../support/shell.ts";
+import type { TestNode } from "../support/test-node.ts";
 
 cleanUpAfterEach();
 
@@ -62,6 +63,68 @@ test.each(["SIGTERM", "SIGKILL"] as const)(
     await cluster.verify();
   },
 );
+
+test("databases at rest are on the shelf after an orderly stop, and serve when asked for", async () => {
+  const cluster = await Cluster.start({ replicas: 1 });
+  const { primary, replica } = cluster;
+  const names = ["a.db", "b.db", "c.db"];
+  for (const name of names) {
+    createTable(cluster.connect(primary, name)).run(100);
+    await cluster.waitForReplicas(name);
+  }
+  cluster.closeConnections();
+  const restart = async (): Promise<void> => {
+    for (const node of cluster.nodes) await node.stop();
+    for (const node of cluster.nodes) await node.start();
+  };
+  // The first start finds them in order.
+  await restart();
+  for (const node of cluster.nodes) await node.stop();
+  const snapshotsBefore = primary.log.match(/snapshot sent/g);
+  const shelfOf = ({ dataDirectory }: TestNode): string =>
+    fs.readFileSync(path.join(dataDirectory, "shelf"), "utf8");
+  for (const node of cluster.nodes) expect(shelfOf(node).trim().split("\n")).toHaveLength(3);
+  // As somebody would who puts a copy in its place.
+  const copy = replica.dataFile("c.db", "database");
+  fs.copyFileSync(copy, `${copy}.new`);
+  fs.renameSync(`${copy}.new`, copy);
+  for (const node of cluster.nodes) {
+    await node.start();
+    expect(fs.existsSync(path.join(node.dataDirectory, "shelf"))).toBe(false);
+    expect(fs.readdirSync(node.mountPoint).filter((name) => name.endsWith(".db"))).toEqual(names);
+  }
+  for (const name of names) {
+    await cluster.waitForReplicas(name);
+    const db = cluster.connect(primary, name);
+    db.prepare("INSERT INTO t(x) VALUES (randomblob(?))").run(100);
+    await cluster.waitForReplicas(name);
+    const local = cluster.connect(replica, name);
+    expect(local.prepare("SELECT count(*) FROM t").pluck().get()).toBe(2);
+  }
+  expect(replica.log.match(/changed while litefs did not run/g)).toHaveLength(1);
+  expect(primary.log).not.toContain("changed while litefs did not run");
+  expect(primary.log.match(/snapshot sent/g)).toEqual(snapshotsBefore);
+  await cluster.verify();
+});
+
+test("a new replica is sent what is on the shelf of its primary", async () => {
+  const cluster = await Cluster.start({ replicas: 1 });
+  const { primary, replica } = cluster;
+  createTable(cluster.connect(primary, "app.db")).run(5000);
+  await cluster.waitForReplicas("app.db");
+  cluster.closeConnections();
+  await replica.stop();
+  for (let i = 0; i < 2; i++) {
+    await primary.stop();
+    await primary.start();
+  }
+  fs.rmSync(replica.dataDirectory, { recursive: true });
+  await replica.start();
+  await cluster.waitForReplicas("app.db");
+  const local = cluster.connect(replica, "app.db");
+  expect(local.prepare("SELECT count(*) FROM t").pluck().get()).toBe(1);
+  await cluster.verify();
+});
 
 test("a replica is killed again and again while it receives", async () => {
   const cluster = await Cluster.start({ replicas: 1 });
