@@ -40,7 +40,10 @@ export function* checkpointLocalWal(
     }
     db.files.syncDatabase();
     yield (resume) => db.kernel.settled(resume);
-  } else if (db.files.owesDatabaseSync) db.files.syncDatabase();
+  } else {
+    // An application's checkpoint has written the rest, and with synchronous=OFF did not sync it.
+    db.files.syncDatabase();
+  }
   if (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_CKPT_LOCK)) return false;
   try {
     if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { applyTransactions } from "../../../src/database/apply.ts";
+import { checkpointLocalWal } from "../../../src/database/checkpoint.ts";
 import { JOURNAL_HEADER_SIZE } from "../../../src/sqlite/journal.ts";
 import { encodeWalHeader, WAL_HEADER_SIZE } from "../../../src/sqlite/wal.ts";
 import { rollBackAbandoned } from "../../../src/database/demote.ts";
@@ -311,6 +312,18 @@ it("a received transaction is cut off whose record header came only in part", ()
   expect(reopened.reason).toBe("");
   expect(reopened.position).toEqual(before);
   checkConsistent(reopened);
+});
+
+it("what an application has checkpointed without a sync is synced before its WAL goes", () => {
+  const { disk, db, pager } = started("wal", "off");
+  pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
+  pager.checkpoint();
+  expect(db.store.frames.unwritten.size).toBe(0);
+  // It is a replica now, and starts the WAL over itself.
+  const locks = new FakeLocks();
+  expect(finish(checkpointLocalWal(db, new LocalWal(db, locks), locks))).toBe(true);
+  db.log.sync();
+  for (const after of cuts(disk)) expectContent(after, pager.committed, 512);
 });
 
 it("a segment that was begun and not synced is not trusted after a kill", () => {
