@@ -1,4 +1,5 @@
 import { checkpointLocalWal } from "../../../src/database/checkpoint.ts";
+import type { Database } from "../../../src/database/database.ts";
 import { rollBackAbandoned, settleAfterDemotion } from "../../../src/database/demote.ts";
 import type { Position } from "../../../src/lib/position.ts";
 import { formatPosition, positionsEqual, ZERO_POSITION } from "../../../src/lib/position.ts";
@@ -247,6 +248,8 @@ export class Cluster {
       const interrupted = this.#interrupted.get(node)?.get(name);
       if (at !== undefined && interrupted !== undefined) {
         oracle.settle(at.db, interrupted.attempt, interrupted.after);
+      } else if (at !== undefined && !oracle.has(at.db.position)) {
+        this.#learnLoose(name, at.db, isPrimary ? oracle.acknowledged : ZERO_POSITION);
       }
       if (isPrimary) {
         this.#checkNothingLost(node, oracle, at?.db.position ?? ZERO_POSITION);
@@ -328,6 +331,14 @@ export class Cluster {
     if (old.isUp) this.#demote(old);
   }
 
+  /** What was written without a journal, and was not finished, has become a history of its own. */
+  #learnLoose(name: string, db: Database, after: Position): boolean {
+    const { modes } = this.setup.databases.find((other) => other.name === name) ?? {};
+    if (modes?.includes("memory") !== true) return false;
+    this.oracle(name).learn(db.position, contentOf(db), db.store.pageSize, after);
+    return true;
+  }
+
   #demote(old: SimNode): void {
     old.host.primary = false;
     for (const stream of this.streams) stream.closeSnapshot();
@@ -336,14 +347,7 @@ export class Cluster {
       if (!at.db.hasOpenChanges) continue;
       old.run(at, settleAfterDemotion(at.db, at.locks), () => {
         const { position, store } = at.db;
-        const oracle = this.oracle(name);
-        if (oracle.has(position)) return;
-        const { modes } = this.setup.databases.find((other) => other.name === name) ?? {};
-        if (modes?.includes("memory") === true) {
-          // What was written without a journal has become a history of its own.
-          oracle.learn(position, contentOf(at.db), store.pageSize, ZERO_POSITION);
-          return;
-        }
+        if (this.oracle(name).has(position) || this.#learnLoose(name, at.db, ZERO_POSITION)) return;
         throw new Violation(`${formatPosition(position)} of ${store.pageCount} pages at demotion`);
       });
     }

@@ -326,6 +326,8 @@ class Run {
     const next = pick(random, candidates);
     this.#doing = `${next.name} becomes the primary`;
     if (random.chance(0.5)) cluster.catchUp(next, random);
+    // Before anybody has given up the role for it.
+    if (next.disk.isDead) throw new PowerCut(`${next.name} cannot become the primary`);
     const database = pick(random, cluster.setup.databases);
     const app = random.chance(0.6) ? cluster.app(database, random) : undefined;
     if (app !== undefined) {
