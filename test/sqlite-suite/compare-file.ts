@@ -31,7 +31,7 @@ export interface CompareFileOptions {
 export async function compareFile(options: CompareFileOptions): Promise<Comparison> {
   const { suite, buildDirectory, file, plain, mount, timeoutMs } = options;
   const name = path.basename(file);
-  const kept = path.join(buildDirectory, "results", suite.version, `${name}.json`);
+  const kept = path.join(buildDirectory, "results", `${suite.version}-1`, `${name}.json`);
   let there = options.again ? undefined : readResult(kept);
   if (there === undefined) {
     there = await runOn(plain, options, timeoutMs);
