@@ -1,6 +1,7 @@
 import {
   PENDING_BYTE,
   RESERVED_BYTE,
+  SHARED_FIRST,
   SHARED_LAST,
   WAL_CKPT_LOCK,
   WAL_READ0_LOCK,
@@ -131,7 +132,7 @@ export class ApplicationLocks implements MountLocks {
     if (locks.conflict(ownerLo, ownerHi, false, start, end, type) === undefined) {
       locks.set(ownerLo, ownerHi, fh, pid, start, end, type);
       this.replies.replyEmpty(uniqueLo, uniqueHi);
-    } else if (wait) {
+    } else if (wait || this.#isShut(node, start, type)) {
       const sinceMs = performance.now();
       const owner = { fh, ownerLo, ownerHi, pid };
       this.#waiters.add({ uniqueLo, uniqueHi, node, ...owner, start, end, type, sinceMs });
@@ -304,6 +305,23 @@ export class ApplicationLocks implements MountLocks {
   /** Nobody else has the right to write, and it is not that nobody may. */
   #isFree({ db, requests }: DatabaseEntry): boolean {
     return this.#host.isPrimary() && !requests.isContended && !db.isFenced;
+  }
+
+  /**
+   * A reader comes while this daemon has the database to itself, to take back what a dead writer has left
+   * or to apply a transaction. That is soon over, and without a `busy_timeout` he would not come again.
+   * While it still waits for other readers, nobody knows how long that takes.
+   */
+  #isShut(node: LockableNode, start: number, type: number): boolean {
+    const isReader = type === F_RDLCK && start === PENDING_BYTE;
+    if (!isReader || node.type !== "file" || node.kind !== "database") return false;
+    return node.locks.isHeldByDaemon(SHARED_FIRST, SHARED_LAST);
+  }
+
+  /** This daemon has given up a lock. */
+  daemonUnlocked(node: FileNode): void {
+    if (this.#waiters.size === 0) return;
+    this.#waiters.retry(node, (u, v) => this.replies.replyEmpty(u, v));
   }
 
   /** The first read lock of a transaction, while somebody is expected who may want to write in it. */

@@ -20,11 +20,13 @@ export interface EntryLocks {
 /** Where every lock of an application is in our own table. */
 export class TableLocks implements EntryLocks {
   readonly #entry: DatabaseEntry;
+  readonly #unlocked: (node: FileNode) => void;
   /** Files on which the daemon holds a lock. */
   #locked: Set<FileNode> | undefined;
 
-  constructor(entry: DatabaseEntry) {
+  constructor(entry: DatabaseEntry, unlocked: (node: FileNode) => void) {
     this.#entry = entry;
+    this.#unlocked = unlocked;
   }
 
   rest(): void {
@@ -50,6 +52,7 @@ export class TableLocks implements EntryLocks {
       if (node.kind !== kind) continue;
       node.locks.set(0, 0, DAEMON_FH, process.pid, first, last, F_UNLCK);
       if (!node.locks.isDaemonLocked) this.#locked?.delete(node);
+      this.#unlocked(node);
     }
   }
 

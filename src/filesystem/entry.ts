@@ -42,6 +42,7 @@ const noTurns: WriteTurnsHost = {
   isPrimary: () => true,
   isHeldBack: () => false,
   answer: () => undefined,
+  unlocked: () => undefined,
   tell: () => undefined,
 };
 
@@ -116,7 +117,7 @@ export class DatabaseEntry implements DaemonLocks {
 
   #make(): void {
     const parts = this.#makeParts?.(this, this.#turnsHost);
-    this.#locks = parts?.locks ?? new TableLocks(this);
+    this.#locks = parts?.locks ?? new TableLocks(this, (node) => this.#turnsHost.unlocked(node));
     this.#turns = parts?.turns ?? new WriteTurns(this, this.#turnsHost);
   }
 

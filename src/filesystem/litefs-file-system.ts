@@ -98,6 +98,7 @@ export class LitefsFileSystem implements FuseHandler {
       isHeldBack: () => locks.isHoldingBack,
       isPrimary: () => host.isPrimary(),
       answer: (lock, answer) => asked.answer(lock, answer),
+      unlocked: (node) => asked.daemonUnlocked(node),
       tell: (event) => host.tell(event),
     };
     const show = (db: Database): DatabaseEntry => this.#show(db);
@@ -114,7 +115,6 @@ export class LitefsFileSystem implements FuseHandler {
     names.conversion = this.#conversion;
     const plainRequests = new PlainRequests(plain, handles);
     this.#runway = new WalRunway((message) => host.storeNow(message));
-    const runway = this.#runway;
     const renames = new Renames(host, names, plain, this.#conversion);
     const flush = (): void => outbox.flush();
     const deferred = this.#deferred;
@@ -126,7 +126,7 @@ export class LitefsFileSystem implements FuseHandler {
       plain,
       plainRequests,
       renames,
-      runway,
+      runway: this.#runway,
       texts: this.#texts,
     };
     const all = { host, ...files, deferred, flush, locks };

@@ -1,6 +1,6 @@
 import type { LockableNode } from "./nodes.ts";
 
-/** A SETLKW whose answer waits. */
+/** A SETLKW, or a reader's SETLK while the daemon has the database to itself, whose answer waits. */
 export interface LockWaiter {
   readonly uniqueLo: number;
   readonly uniqueHi: number;
@@ -16,7 +16,7 @@ export interface LockWaiter {
   readonly sinceMs: number;
 }
 
-/** Blocking lock requests, served in the order they came. SQLite itself makes none. */
+/** Lock requests that wait, served in the order they came. */
 export class LockWaiters {
   #waiters: LockWaiter[] = [];
 

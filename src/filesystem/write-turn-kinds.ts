@@ -16,6 +16,8 @@ export interface WriteTurnsHost {
   isHeldBack(): boolean;
   /** Answers a deferred request. */
   answer(request: TurnRequest, answer: TurnAnswer): void;
+  /** The daemon has given up a lock on a file, for which readers may wait. */
+  unlocked(node: FileNode): void;
   tell(event: WriteEvent): void;
 }
 

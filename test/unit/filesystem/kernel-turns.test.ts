@@ -42,6 +42,7 @@ function start(isPrimary: boolean) {
     isPrimary: () => state.isPrimary,
     isHeldBack: () => state.isHeldBack,
     answer: () => undefined,
+    unlocked: () => undefined,
     tell: (event: WriteEvent) => {
       events.push(event.type === "writer-left" && event.isReturned ? "returned" : event.type);
     },
@@ -50,7 +51,10 @@ function start(isPrimary: boolean) {
     db as unknown as Database,
     () => ({}) as FileNode,
     host,
-    (owner) => ({ locks: new TableLocks(owner), turns: new KernelTurns(owner, host, guard) }),
+    (owner) => ({
+      locks: new TableLocks(owner, () => undefined),
+      turns: new KernelTurns(owner, host, guard),
+    }),
   );
   const turns = entry.turns as KernelTurns;
   const lent: string[] = [];

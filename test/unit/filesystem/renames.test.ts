@@ -56,6 +56,7 @@ beforeEach(() => {
     isHeldBack: () => false,
     isPrimary: () => true,
     answer: () => undefined,
+    unlocked: () => undefined,
     tell: () => undefined,
   });
   const entryFor = (name: string): DatabaseEntry => names.entryFor(name);

@@ -36,6 +36,7 @@ function primary(file: "database" | "shm" = "database") {
     {
       isPrimary: () => true,
       isHeldBack: () => false,
+      unlocked: () => undefined,
       answer: ({ uniqueLo }, answer) => answers.push(`${uniqueLo} ${answer}`),
       tell: (event) => events.push(event),
     },
