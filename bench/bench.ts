@@ -4,6 +4,8 @@ import * as path from "node:path";
 import { parseArgs } from "node:util";
 import Database from "better-sqlite3";
 import { measureAtRest } from "./at-rest.ts";
+import { renderChart } from "./chart.ts";
+import { measureColdScan } from "./cold-scan.ts";
 import { compare } from "./compare.ts";
 import { createLargeDatabase } from "./large-database.ts";
 import { measureManyDatabases } from "./many-databases.ts";
@@ -13,18 +15,21 @@ import type { Locks } from "./operations.ts";
 import { measureBurst, measureForwarding, measureLag } from "./replication.ts";
 import { renderReport } from "./report.ts";
 import type { LargeOpen, Results } from "./report.ts";
+import { measureSpeedtest } from "./speedtest.ts";
 import { WorkerProcess } from "./worker-process.ts";
 
 const USAGE = `usage: npm run bench -- [options]
 
   --quick          Under a minute, for a first impression.
   --only NAME      Only this measurement; may be repeated. Names:
-                   ${[...OPERATIONS.map(({ name }) => name), "rest", "lag", "burst", "forward", "large", "many"].join(", ")}
+                   ${[...OPERATIONS.map(({ name }) => name), "rest", "lag", "burst", "forward", "scan", "speedtest", "large", "many"].join(", ")}
   --locks WHO      Who keeps SQLite's locks: daemon, as by default, or kernel.
   --write          Put the tables into docs/performance.md as well.
 `;
 
 const DOCUMENT = path.join(import.meta.dirname, "../docs/performance.md");
+const CHARTS = path.join(import.meta.dirname, "../docs");
+const KEEPER = { daemon: "litefs", kernel: "the kernel" } as const;
 const LARGE_GIB = 10;
 const MANY = 50_000;
 
@@ -37,6 +42,9 @@ const QUICK = {
   bursts: 1,
   startRounds: 1,
   restMs: 3_000,
+  scanMiB: 512,
+  scanRounds: 1,
+  speedtestSize: 10,
 } as const;
 const FULL = {
   rounds: 9,
@@ -47,6 +55,9 @@ const FULL = {
   bursts: 5,
   startRounds: 5,
   restMs: 10_000,
+  scanMiB: 2_048,
+  scanRounds: 3,
+  speedtestSize: 100,
 } as const;
 
 type Mode = typeof QUICK | typeof FULL;
@@ -98,6 +109,15 @@ async function run(root: string, isQuick: boolean, only: ReadonlySet<string>): P
     await waitUntilEqual(primary, replica);
     results.afterLoad = await measureAtRest(nodes, mode.restMs);
   }
+  if (wants("scan") && (!isQuick || only.size > 0)) {
+    process.stderr.write("scan …\n");
+    results.scan = await measureColdScan(native, primary, mode.scanMiB, mode.scanRounds);
+    await waitUntilEqual(primary, replica);
+  }
+  if (wants("speedtest") && (!isQuick || only.size > 0)) {
+    process.stderr.write("speedtest …\n");
+    results.speedtest = await measureSpeedtest(native, primary, mode.speedtestSize);
+  }
   await NodeProcess.stopAll();
   if (wants("large")) results.large = await measureLargeOpen(root, mode);
   if (wants("many") && (!isQuick || only.size > 0)) {
@@ -137,7 +157,9 @@ async function measureLargeOpen(root: string, mode: Mode): Promise<LargeOpen> {
   return { sizeGiB: LARGE_GIB, readyMs, emptyReadyMs, firstQueryMs };
 }
 
-function writeDocument(report: string, locks: Locks): void {
+function writeDocument(report: string, results: Results, locks: Locks): void {
+  const chart = renderChart(results.comparisons, `Locks kept by ${KEEPER[locks]}`);
+  if (chart !== undefined) fs.writeFileSync(path.join(CHARTS, `bench-${locks}.svg`), chart);
   const text = fs.readFileSync(DOCUMENT, "utf8");
   const [beginMark, endMark] = [`<!-- bench ${locks}: begin -->`, `<!-- bench ${locks}: end -->`];
   const begin = text.indexOf(beginMark);
@@ -184,9 +206,10 @@ async function main(): Promise<void> {
     process.once(name, () => void cleanUp(root).finally(() => process.exit(1)));
   }
   try {
-    const report = renderReport(await run(root, values.quick, new Set(values.only)));
+    const results = await run(root, values.quick, new Set(values.only));
+    const report = renderReport(results);
     process.stdout.write(`${report}\n`);
-    if (values.write) writeDocument(report, NodeProcess.locks);
+    if (values.write) writeDocument(report, results, NodeProcess.locks);
   } finally {
     await cleanUp(root);
   }

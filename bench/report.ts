@@ -4,6 +4,8 @@ import type { AtRest } from "./at-rest.ts";
 import { countOf } from "./compare.ts";
 import type { Comparison } from "./compare.ts";
 import type { Burst, Forwarding, Lag } from "./replication.ts";
+import type { ColdScan } from "./cold-scan.ts";
+import type { Speedtest } from "./speedtest.ts";
 import { median, quantile } from "./statistics.ts";
 
 export interface LargeOpen {
@@ -22,6 +24,8 @@ export interface Results {
   readonly forwarding?: Forwarding;
   readonly large?: LargeOpen;
   readonly many?: ManyDatabases;
+  readonly scan?: ColdScan | undefined;
+  readonly speedtest?: readonly Speedtest[] | undefined;
   readonly fresh?: readonly AtRest[];
   readonly afterLoad?: readonly AtRest[];
 }
@@ -96,6 +100,17 @@ function othersTable(results: Results): string[] {
       const values = [0.5, 0.99, 1].map((q) => quantile(ms, q).toFixed(2)).join(" / ");
       rows.push([`${what}: p50 / p99 / max`, `${values} ms`, goal]);
     }
+  }
+  const { scan } = results;
+  if (scan !== undefined) {
+    const [there, here] = [median(scan.nativeSeconds), median(scan.mountSeconds)];
+    const value = `${(there / here).toFixed(2)} of native (${there.toFixed(2)} s, ${here.toFixed(2)} s)`;
+    rows.push([`scan of ${scan.sizeMiB} MiB that are not in memory`, value, "≥ 0.8"]);
+  }
+  for (const { title, nativeSeconds, mountSeconds } of results.speedtest ?? []) {
+    const times = `${nativeSeconds.toFixed(2)} s, ${mountSeconds.toFixed(2)} s`;
+    const value = `${(mountSeconds / nativeSeconds).toFixed(2)} × native (${times})`;
+    rows.push([title, value, title.endsWith("1, WAL") ? "≤ 2.5 ×, kernel locks" : ""]);
   }
   if (large !== undefined) {
     rows.push(
