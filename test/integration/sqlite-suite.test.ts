@@ -10,10 +10,10 @@ import { MountTarget, PlainTarget } from "../sqlite-suite/targets.ts";
 
 /** Of the files of SQLite's tests those that say most about a file system for their time. */
 const FILES = `
-  attach backup2 exclusive incrvacuum journal2 journal3 jrnlmode jrnlmode2 jrnlmode3 lock
+  attach backup2 crash2 exclusive incrvacuum journal2 journal3 jrnlmode jrnlmode2 jrnlmode3 lock
   lock2 lock4 lock5 memdb mmap1 pager1 pager2 pager3 pager4 pageropt pagesize savepoint
   savepoint2 shared tempdb trans trans3 vacuum vacuum2 vacuum5 vacuum-into wal wal2 wal3
-  wal4 wal5 wal6 wal7 wal8 wal9 walbak walcksum walmode walro walvfs zerodamage
+  wal4 wal5 wal6 wal7 wal8 wal9 walbak walcksum walmode waloverwrite walro walvfs zerodamage
 `
   .trim()
   .split(/\s+/);
