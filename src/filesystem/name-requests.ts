@@ -136,6 +136,10 @@ export class NameRequests {
         if (entry.openCount("any") === 0) host.closed(entry);
         host.afterReply();
       });
+    } else if (node === undefined && parent === plain.root && names.isOfDatabase(name)) {
+      // It went with its database, of which the kernel has not heard yet; it waits for this answer.
+      // SQLite takes it for an I/O error if a WAL that it has just seen is not there.
+      this.replies.replyEmpty(request.uniqueLo, request.uniqueHi);
     } else this.#guard(request, () => plainRequests.unlink(request, parent, name));
   }
 

@@ -82,6 +82,13 @@ export class Namespace {
     return this.entries.get(parsed.database)?.db.files.exists("database") !== true;
   }
 
+  /** Whether a name is that of a journal, a WAL or a wal-index of a database that there is or was. */
+  isOfDatabase(name: string): boolean {
+    const parsed = parseName(name);
+    if (parsed.kind !== "file" || parsed.file === "database") return false;
+    return this.entries.get(parsed.database) !== undefined;
+  }
+
   find(name: string): Node | undefined {
     const parsed = parseName(name);
     switch (parsed.kind) {

@@ -91,6 +91,16 @@ it("a rename of a database is a commit under both names", () => {
   expect(listed.filter((name) => !name.startsWith("."))).toEqual(["b.db"]);
 });
 
+it("names of what goes with a database are known, also when it is gone", () => {
+  newDatabase("a.db").drop();
+  expect(names.find("a.db-wal")).toBeUndefined();
+  for (const name of ["a.db-wal", "a.db-shm", "a.db-journal"]) {
+    expect(names.isOfDatabase(name), name).toBe(true);
+  }
+  for (const name of ["a.db", "b.db-wal", "text"])
+    expect(names.isOfDatabase(name), name).toBe(false);
+});
+
 it("without a lease that covers it nothing is renamed, and nothing dropped", () => {
   const a = newDatabase("a.db");
   const b = newDatabase("b.db");
