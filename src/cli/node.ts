@@ -24,6 +24,7 @@ import { HttpServer } from "../http/server.ts";
 import { systemClock, TIMER_MAX_MS } from "../lib/clock.ts";
 import { errorText } from "../lib/errors.ts";
 import { createLogger } from "../lib/log.ts";
+import { createLogSink } from "../lib/log-sink.ts";
 import type { Logger } from "../lib/log.ts";
 import { createMetrics } from "../metrics/registry.ts";
 import type { MetricsRegistry } from "../metrics/registry.ts";
@@ -37,6 +38,7 @@ import type { RunNode, RunNodeOptions } from "./run-node-type.ts";
 import { FORWARDED_SIGNALS, Supervisor } from "./supervisor.ts";
 import { electorateFor, syncPolicyOf } from "./sync-policy.ts";
 
+const STDERR = 2;
 const HEARTBEAT_INTERVAL_MS = 1_000;
 const STREAM_READ_TIMEOUT_MS = 5_000;
 /** LiteFS's nodes count on this time, and do not renew. */
@@ -48,7 +50,7 @@ const QUARANTINE_RETRY_MS = 5_000;
 
 /** Runs a node until it is told to stop or its child ends; resolves to the exit code. */
 export const runNode: RunNode = async (config, options) => {
-  const logger = createLogger(config.log, (line) => fs.writeSync(2, line));
+  const logger = createLogger(config.log, createLogSink(STDERR, config.log.format));
   const node = new Node(config, options, logger);
   return await node.run();
 };

@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { assert } from "../lib/assert.ts";
 import { createLogger } from "../lib/log.ts";
+import { createLogSink } from "../lib/log-sink.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { FuseSession } from "../fuse/session.ts";
 import { allowsSpinning } from "../fuse/spare-processors.ts";
@@ -24,7 +25,7 @@ const words = new Int32Array(data.shared);
 const logger = createLogger(
   { format: data.logFormat, timestamp: data.logTimestamp, debug: data.debug },
   // Not process.stderr: a worker's stream needs the event loop, which this thread never enters.
-  (line) => fs.writeSync(2, line),
+  createLogSink(2, data.logFormat),
 );
 const wake = wakeMessage(LAG_NODE_ID);
 let deviceFd = -1;
