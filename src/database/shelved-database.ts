@@ -12,6 +12,7 @@ import {
 import { readState } from "./log/recover-log.ts";
 import type { SettledLog } from "./log/recover-log.ts";
 import { TransactionLog } from "./log/transaction-log.ts";
+import { readDatabaseHeader } from "./whole-database.ts";
 
 /**
  * A database at rest of which nothing is in memory but this: where it stands, and by what to see
@@ -60,15 +61,35 @@ export function takeFromShelf(
 ): Database | undefined {
   const { name, log } = shelved;
   const databaseFiles = new DatabaseFiles(files, directory);
-  if (!hasNothingElse(databaseFiles)) return undefined;
-  if (!isSame(files.identify(databaseFiles.pathOf("database")), shelved.file)) return undefined;
-  if (!isSame(identifyLastSegment(databaseFiles, log), shelved.segment)) return undefined;
-  if (!hasSegments(databaseFiles, log) || !endsAsShelved(databaseFiles, log)) return undefined;
+  if (!isAsShelved(shelved, databaseFiles) || !endsAsShelved(databaseFiles, log)) return undefined;
+  if (!hasHeader(databaseFiles, log)) return undefined;
   const logDirectory = databaseFiles.pathOf("log");
   const resumed = TransactionLog.resume(files, logDirectory, log);
   const db = new Database(name, host, databaseFiles, resumed);
   db.mayHaveLegacy = false;
   return db;
+}
+
+/** A disk that has changed a bit behind our back has not changed the time. */
+function hasHeader(files: DatabaseFiles, { state }: SettledLog): boolean {
+  const file = files.get("database");
+  const header = file === undefined ? undefined : readDatabaseHeader(file);
+  files.closeAll();
+  return header !== undefined && "pageSize" in header && header.pageSize === state.pageSize;
+}
+
+/** Whether anybody has touched its files. Throws what the disk throws. */
+export function isUntouched(shelved: ShelvedDatabase, files: Files, directory: string): boolean {
+  return isAsShelved(shelved, new DatabaseFiles(files, directory));
+}
+
+function isAsShelved({ log, file, segment }: ShelvedDatabase, files: DatabaseFiles): boolean {
+  return (
+    hasNothingElse(files) &&
+    isSame(files.files.identify(files.pathOf("database")), file) &&
+    isSame(identifyLastSegment(files, log), segment) &&
+    hasSegments(files, log)
+  );
 }
 
 /** No WAL, no journal, nothing that was set aside: it would have to be looked at. */

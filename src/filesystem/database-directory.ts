@@ -6,11 +6,14 @@ import type { Files } from "../database/files.ts";
 import type { DatabaseHost } from "../database/host.ts";
 import { openDatabase } from "../database/recover.ts";
 import { decodeShelved, encodeShelved, takeShelf, writeShelf } from "../database/shelf-file.ts";
-import { shelve, takeFromShelf } from "../database/shelved-database.ts";
+import { isUntouched, shelve, takeFromShelf } from "../database/shelved-database.ts";
 import type { ShelvedDatabase } from "../database/shelved-database.ts";
 import { errorCode, errorText } from "../lib/errors.ts";
 import type { DatabaseTable } from "./database-table.ts";
 import { isDatabaseName } from "./names.ts";
+
+/** So many are looked at before the mount is there, so that what is damaged is known at once. */
+const LOOKED_AT_FIRST = 1_000;
 
 /** A database found at the start: open, or at rest and on the shelf. */
 export type Found = { readonly db: Database } | { readonly shelved: ShelvedDatabase };
@@ -39,6 +42,7 @@ export class DatabaseDirectory {
   *find(): Generator<Found, void> {
     nodeFiles.mkdir(this.#directory);
     const shelf = takeShelf(this.#files, this.#dataDirectory);
+    let looked = 0;
     const found = fs.readdirSync(this.#directory, { withFileTypes: true });
     for (const entry of found.sort((a, b) => (a.name < b.name ? -1 : 1))) {
       const { name } = entry;
@@ -47,13 +51,29 @@ export class DatabaseDirectory {
         continue;
       }
       const line = shelf.get(name);
-      if (line === undefined) {
+      const isFirst = line !== undefined && looked++ < LOOKED_AT_FIRST;
+      const isTouched = isFirst && !this.#isUntouched(name, line);
+      if (isTouched) this.#tellTouched(name);
+      if (line === undefined || isTouched) {
         const db = this.open(name);
         const shelved = shelve(db);
         yield shelved === undefined ? { db } : { shelved };
       } else yield { shelved: decodeShelved(line) };
     }
     this.#isMounted = true;
+  }
+
+  /** False also when the disk does not say: then whoever opens it is told why. */
+  #isUntouched(name: string, line: string): boolean {
+    try {
+      return isUntouched(decodeShelved(line), this.#files, this.#pathOf(name));
+    } catch {
+      return false;
+    }
+  }
+
+  #tellTouched(name: string): void {
+    this.#host.logger.info("changed while litefs did not run, its log is read", { db: name });
   }
 
   open(name: string): Database {
@@ -71,7 +91,7 @@ export class DatabaseDirectory {
       const shelved = decodeShelved(line);
       const db = takeFromShelf(shelved, this.#host, this.#files, this.#pathOf(name));
       if (db !== undefined) return db;
-      logger.info("changed while litefs did not run, its log is read", { db: name });
+      this.#tellTouched(name);
     } catch (error) {
       logger.warn("cannot be taken from the shelf", { db: name, error: errorText(error) });
     }

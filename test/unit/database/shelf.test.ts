@@ -113,6 +113,15 @@ it("nor when a power cut has destroyed the end of its log, which looks the same"
   expect(lost).toBeLessThan(60);
 });
 
+it("nor when its first page is no header, although nobody seems to have written it", () => {
+  const { disk, shelved } = atRest();
+  write(disk, "database", 3);
+  const file = disk.identify(`${DIRECTORY}/database`);
+  if (file === undefined) throw new Error("it is there");
+  expect(take(disk, { ...shelved, file })).toBeUndefined();
+  expect(open(disk).status).toBe("quarantined");
+});
+
 it("what is in use, or owes something, is not shelved", () => {
   const { disk, shelved } = atRest();
   const db = take(disk, shelved);
