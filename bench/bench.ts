@@ -65,6 +65,7 @@ type Mode = typeof QUICK | typeof FULL;
 async function run(root: string, isQuick: boolean, only: ReadonlySet<string>): Promise<Results> {
   const mode = isQuick ? QUICK : FULL;
   const wants = (name: string): boolean => only.size === 0 || only.has(name);
+  const wantsLong = (name: string): boolean => wants(name) && (!isQuick || only.size > 0);
   const native = path.join(root, "native");
   fs.mkdirSync(native);
   const primary = await NodeProcess.start(path.join(root, "primary"));
@@ -109,18 +110,18 @@ async function run(root: string, isQuick: boolean, only: ReadonlySet<string>): P
     await waitUntilEqual(primary, replica);
     results.afterLoad = await measureAtRest(nodes, mode.restMs);
   }
-  if (wants("scan") && (!isQuick || only.size > 0)) {
+  if (wantsLong("scan")) {
     process.stderr.write("scan …\n");
     results.scan = await measureColdScan(native, primary, mode.scanMiB, mode.scanRounds);
     await waitUntilEqual(primary, replica);
   }
-  if (wants("speedtest") && (!isQuick || only.size > 0)) {
+  if (wantsLong("speedtest")) {
     process.stderr.write("speedtest …\n");
     results.speedtest = await measureSpeedtest(native, primary, mode.speedtestSize);
   }
   await NodeProcess.stopAll();
   if (wants("large")) results.large = await measureLargeOpen(root, mode);
-  if (wants("many") && (!isQuick || only.size > 0)) {
+  if (wantsLong("many")) {
     process.stderr.write(`start with ${MANY.toLocaleString("en")} databases …\n`);
     results.many = await measureManyDatabases(root, MANY);
   }

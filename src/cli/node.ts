@@ -50,7 +50,7 @@ const QUARANTINE_RETRY_MS = 5_000;
 
 /** Runs a node until it is told to stop or its child ends; resolves to the exit code. */
 export const runNode: RunNode = async (config, options) => {
-  const logger = createLogger(config.log, createLogSink(STDERR, config.log.format));
+  const logger = createLogger(config.log, createLogSink(STDERR, config.log));
   const node = new Node(config, options, logger);
   return await node.run();
 };

@@ -30,7 +30,8 @@ export function* checkpointLocalWal(
   } finally {
     locks.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
   }
-  if (store.frames.unwritten.size > 0) {
+  const isWriting = store.frames.unwritten.size > 0;
+  if (isWriting) {
     if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;
     try {
       db.log.sync();
@@ -38,12 +39,10 @@ export function* checkpointLocalWal(
     } finally {
       locks.unlock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK);
     }
-    db.files.syncDatabase();
-    yield (resume) => db.kernel.settled(resume);
-  } else {
-    // An application's checkpoint has written the rest, and with synchronous=OFF did not sync it.
-    db.files.syncDatabase();
   }
+  // Also what an application's checkpoint has written, and with synchronous=OFF did not sync.
+  db.files.syncDatabase();
+  if (isWriting) yield (resume) => db.kernel.settled(resume);
   if (!locks.tryLock("shm", WAL_WRITE_LOCK, WAL_CKPT_LOCK)) return false;
   try {
     if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;

@@ -369,19 +369,19 @@ export class Database implements WalCaptureOwner {
 
   #writeDatabase(offset: number, data: Uint8Array, start: number, length: number): Outcome {
     this.counters.databaseWrites++;
-    return this.#isCheckpointing
+    return this.isCheckpointing
       ? writeCheckpoint(this, offset, data, start, length)
       : this.#rollback.writeDatabase(offset, data, start, length);
   }
 
   #truncateDatabase(sizeBytes: number): Outcome {
-    return this.#isCheckpointing
+    return this.isCheckpointing
       ? truncateByCheckpoint(this, sizeBytes)
       : this.#rollback.truncateDatabase(sizeBytes);
   }
 
   /** While the WAL holds anything, whoever writes the database file must be a checkpoint. */
-  get #isCheckpointing(): boolean {
+  get isCheckpointing(): boolean {
     return this.store.frames.count > 0 && !this.hasOpenChanges;
   }
 

@@ -22,12 +22,7 @@ import { isSystemError } from "./outcome.ts";
 import { QUARANTINE_MARK, readQuarantineMark } from "./quarantine-mark.ts";
 import { remedyFor } from "./remedy.ts";
 import { openSnapshotOf, removeObsoleteSnapshots } from "./snapshot-file.ts";
-import {
-  checksumFile,
-  databasePageCount,
-  padLastPage,
-  readDatabaseHeader,
-} from "./whole-database.ts";
+import { checksumFile, databasePageCount, readDatabaseHeader } from "./whole-database.ts";
 
 /**
  * Opens a database of the data directory before anybody uses it, and brings its file to the
@@ -370,9 +365,9 @@ function adoptFile(db: Database, isCommitted: boolean): void {
   }
   const { pageSize } = header;
   const pageCount = databasePageCount(header, file.size());
-  padLastPage(file, pageSize, pageCount);
-  // The database would grow into what was never part of it.
-  if (file.size() > pageCount * pageSize) file.truncate(pageCount * pageSize);
+  // A last page that ends too early is padded; and it would grow into what was never part of it.
+  const sizeBytes = pageCount * pageSize;
+  if (file.size() !== sizeBytes) file.truncate(sizeBytes);
   const sum = checksumFile(file, pageSize, pageCount, db.store.checksums);
   files.syncDatabase();
   const isSame = sum.hi === log.checksumHi && sum.lo === log.checksumLo && !isCommitted;

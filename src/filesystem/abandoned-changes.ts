@@ -37,12 +37,12 @@ export function settleAbandoned(entry: DatabaseEntry, done: (mayServe: boolean) 
 export function foldAbandonedWal({ kind, entry }: FileNode): Outcome {
   const { db } = entry;
   const isInUse = entry.openCount("wal") + entry.openCount("shm") > 0;
-  if (kind !== "database" || isInUse || db.store.frames.count === 0 || db.hasOpenChanges)
-    return "ok";
+  if (kind !== "database" || isInUse || !db.isCheckpointing) return "ok";
   if (!db.isWritable) return "read-only";
   for (const left of ["wal", "shm"] as const) {
     const outcome = db.unlink(left);
     if (outcome !== "ok") return outcome;
+    entry.unlinked(left);
     db.kernel.invalidateName(left);
   }
   return "ok";

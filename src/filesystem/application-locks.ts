@@ -318,8 +318,8 @@ export class ApplicationLocks implements MountLocks {
     return node.locks.isHeldByDaemon(SHARED_FIRST, SHARED_LAST);
   }
 
-  /** This daemon has given up a lock. */
-  daemonUnlocked(node: FileNode): void {
+  /** A lock was given up, by an application or by this daemon: who waits for it may have it. */
+  serveWaiters(node: LockableNode): void {
     if (this.#waiters.size === 0) return;
     this.#waiters.retry(node, (u, v) => this.replies.replyEmpty(u, v));
   }
@@ -401,9 +401,7 @@ export class ApplicationLocks implements MountLocks {
   }
 
   #lockReleased(node: LockableNode): void {
-    if (this.#waiters.size > 0) {
-      this.#waiters.retry(node, (u, v) => this.replies.replyEmpty(u, v));
-    }
+    this.serveWaiters(node);
     if (node.type === "file") node.entry.released();
     this.checkQuiet();
   }

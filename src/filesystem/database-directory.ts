@@ -16,7 +16,9 @@ import { isDatabaseName } from "./names.ts";
 const LOOKED_AT_FIRST = 1_000;
 
 /** A database found at the start: open, or at rest and on the shelf. */
-export type Found = { readonly db: Database } | { readonly shelved: ShelvedDatabase };
+export type Found =
+  | { readonly db: Database }
+  | { readonly shelved: ShelvedDatabase; readonly line: string };
 
 /** `dbs/` in the data directory, and the shelf beside it. */
 export class DatabaseDirectory {
@@ -51,22 +53,23 @@ export class DatabaseDirectory {
         continue;
       }
       const line = shelf.get(name);
-      const isFirst = line !== undefined && looked++ < LOOKED_AT_FIRST;
-      const isTouched = isFirst && !this.#isUntouched(name, line);
+      const known = line === undefined ? undefined : decodeShelved(line);
+      const isTouched =
+        known !== undefined && looked++ < LOOKED_AT_FIRST && !this.#isUntouched(known);
       if (isTouched) this.#tellTouched(name);
-      if (line === undefined || isTouched) {
+      if (line === undefined || known === undefined || isTouched) {
         const db = this.open(name);
         const shelved = shelve(db);
-        yield shelved === undefined ? { db } : { shelved };
-      } else yield { shelved: decodeShelved(line) };
+        yield shelved === undefined ? { db } : { shelved, line: encodeShelved(shelved) };
+      } else yield { shelved: known, line };
     }
     this.#isMounted = true;
   }
 
   /** False also when the disk does not say: then whoever opens it is told why. */
-  #isUntouched(name: string, line: string): boolean {
+  #isUntouched(shelved: ShelvedDatabase): boolean {
     try {
-      return isUntouched(decodeShelved(line), this.#files, this.#pathOf(name));
+      return isUntouched(shelved, this.#files, this.#pathOf(shelved.name));
     } catch {
       return false;
     }

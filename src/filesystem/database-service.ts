@@ -21,7 +21,6 @@ import { rollBackAbandoned, settleAfterDemotion } from "../database/demote.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import { reopenDatabase } from "../database/recover.ts";
 import { applyLtxFile } from "../database/apply-file.ts";
-import { encodeShelved } from "../database/shelf-file.ts";
 import { Snapshot } from "../database/snapshot.ts";
 import { condemnMismatch, verifySnapshot } from "./verify-snapshot.ts";
 import { ChangeTurn } from "./change-turn.ts";
@@ -141,7 +140,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     );
     this.#retention = new Retention({
       logger: this.logger,
-      entries: () => this.fileSystem.entries,
+      entries: this.fileSystem.entries,
       changed: (name) => this.changed(name),
       release: (entry) => this.#releaseFiles(entry),
     });
@@ -168,7 +167,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     for (const found of this.#directory.find()) {
       if ("db" in found) databases.push(updateOf(this.fileSystem.add(found.db)));
       else {
-        entries.shelve(found.shelved.name, encodeShelved(found.shelved));
+        entries.shelve(found.shelved.name, found.line);
         this.#retention.noteShelved(found.shelved);
         databases.push(updateOfShelved(found.shelved));
       }

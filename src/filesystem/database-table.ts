@@ -27,9 +27,7 @@ export class DatabaseTable {
     if (awake !== undefined) return awake;
     const shelved = this.#shelf.get(name);
     if (shelved === undefined) return undefined;
-    const db = this.#open(name, shelved);
-    this.#shelf.delete(name);
-    return this.#show(db);
+    return this.#show(this.#open(name, shelved));
   }
 
   add(entry: DatabaseEntry): void {
@@ -37,9 +35,8 @@ export class DatabaseTable {
     this.#awake.set(entry.db.name, entry);
   }
 
-  /** One that is not in use. */
+  /** One that is not awake. */
   shelve(name: string, shelved: string): void {
-    this.#awake.delete(name);
     this.#shelf.set(name, shelved);
   }
 

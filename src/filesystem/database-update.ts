@@ -1,3 +1,4 @@
+import { countBytes, countTransactions } from "../database/log/recover-log.ts";
 import type { ShelvedDatabase } from "../database/shelved-database.ts";
 import { newCounters } from "../database/write-counters.ts";
 import { halvesToBigint } from "../ltx/crc64.ts";
@@ -29,7 +30,6 @@ export function updateOf({ db }: DatabaseEntry): DatabaseUpdate {
 /** The same of one that is on the shelf. */
 export function updateOfShelved({ name, log }: ShelvedDatabase): DatabaseUpdate {
   const { txid, checksumHi, checksumLo, segments, endOffset, state } = log;
-  const older = segments.slice(0, -1);
   return {
     name,
     status: "ok",
@@ -41,8 +41,8 @@ export function updateOfShelved({ name, log }: ShelvedDatabase): DatabaseUpdate 
     timestampMs: state.timestampMs,
     counters: {
       ...newCounters(),
-      ltxCount: txid - (segments[0]?.firstTxid ?? txid + 1) + 1,
-      ltxBytes: older.reduce((sum, segment) => sum + segment.sizeBytes, endOffset),
+      ltxCount: countTransactions(segments, txid),
+      ltxBytes: countBytes(segments, endOffset),
     },
     logSegment: segments.at(-1)?.name ?? "",
     logOffsetBytes: endOffset,

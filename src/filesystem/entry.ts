@@ -164,6 +164,14 @@ export class DatabaseEntry implements DaemonLocks {
     return node;
   }
 
+  /** A file beside the database was removed: who has it open has it alone, the name is free. */
+  unlinked(kind: Exclude<FileKind, "database">): void {
+    const node = this.#nodes?.get(kind);
+    if (node !== undefined) node.isUnlinked = true;
+    this.#nodes?.delete(kind);
+    if (kind !== "journal") this.forgetIndex();
+  }
+
   // The daemon's locks.
 
   tryLock(kind: "database" | "shm", first: number, last: number): boolean {

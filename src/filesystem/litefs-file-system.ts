@@ -98,7 +98,7 @@ export class LitefsFileSystem implements FuseHandler {
       isHeldBack: () => locks.isHoldingBack,
       isPrimary: () => host.isPrimary(),
       answer: (lock, answer) => asked.answer(lock, answer),
-      unlocked: (node) => asked.daemonUnlocked(node),
+      unlocked: (node) => asked.serveWaiters(node),
       tell: (event) => host.tell(event),
     };
     const show = (db: Database): DatabaseEntry => this.#show(db);

@@ -22,11 +22,9 @@ assert(parentPort !== null, "the mount thread is a worker");
 const port = parentPort;
 const data = workerData as MountThreadData;
 const words = new Int32Array(data.shared);
-const logger = createLogger(
-  { format: data.logFormat, timestamp: data.logTimestamp, debug: data.debug },
-  // Not process.stderr: a worker's stream needs the event loop, which this thread never enters.
-  createLogSink(2, data.logFormat),
-);
+const log = { format: data.logFormat, timestamp: data.logTimestamp, debug: data.debug };
+// Not process.stderr: a worker's stream needs the event loop, which this thread never enters.
+const logger = createLogger(log, createLogSink(2, log));
 const wake = wakeMessage(LAG_NODE_ID);
 let deviceFd = -1;
 

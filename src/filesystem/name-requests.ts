@@ -144,13 +144,8 @@ export class NameRequests {
   }
 
   #unlinked(entry: DatabaseEntry, kind: FileKind): void {
-    if (kind !== "database") {
-      const node = entry.nodes.get(kind);
-      if (node !== undefined) node.isUnlinked = true;
-      entry.nodes.delete(kind);
-    }
-    if (kind === "shm" || kind === "wal") entry.forgetIndex();
-    if (kind === "database") {
+    if (kind !== "database") entry.unlinked(kind);
+    else {
       for (const other of ["journal", "wal", "shm"] as const) {
         entry.db.kernel.invalidateName(other);
       }

@@ -8,7 +8,7 @@ import type { DatabaseEntry } from "./entry.ts";
 
 export interface RetentionOptions {
   readonly logger: Logger;
-  entries(): DatabaseTable;
+  readonly entries: DatabaseTable;
   changed(database: string): void;
   /** Nobody needs it any more, if nobody has it open. */
   release(entry: DatabaseEntry): void;
@@ -33,7 +33,7 @@ export class Retention {
 
   /** One database after the other. To begin a new segment takes several syncs. */
   *pass(olderThanMs: number): Generator<undefined, void> {
-    const entries = this.#options.entries();
+    const { entries } = this.#options;
     for (const name of this.#shelved) {
       const line = entries.shelved().get(name);
       if (line !== undefined) {
@@ -42,6 +42,7 @@ export class Retention {
         entries.get(name);
       }
       this.#shelved.delete(name);
+      yield;
     }
     for (const entry of entries.awake()) {
       this.#enforce(entry, olderThanMs);

@@ -1,5 +1,6 @@
 import * as fs from "node:fs";
 import { errorCode } from "./errors.ts";
+import { formatLine } from "./log.ts";
 import type { LogOptions } from "./log.ts";
 
 /** How long one line may wait for a reader that is behind. The mount answers nobody meanwhile. */
@@ -24,7 +25,7 @@ const system: LogSinkParts = {
  */
 export function createLogSink(
   fd: number,
-  format: LogOptions["format"],
+  options: LogOptions,
   parts: LogSinkParts = system,
 ): (line: string) => void {
   let lost = 0;
@@ -42,9 +43,7 @@ export function createLogSink(
     return true;
   };
   const lossLine = (): string =>
-    format === "json"
-      ? `{"level":"WARN","msg":"lines of the log were lost","count":${lost}}\n`
-      : `level=WARN msg="lines of the log were lost" count=${lost}\n`;
+    formatLine(options, "warn", "lines of the log were lost", { count: lost });
   return (line) => {
     if (lost > 0 && write(lossLine())) lost = 0;
     if (lost > 0 || !write(line)) lost++;

@@ -19,11 +19,7 @@ export interface LogOptions {
 export function createLogger(options: LogOptions, write: (line: string) => void): Logger {
   const emit = (level: LogLevel, message: string, fields: LogFields = {}): void => {
     if (level === "debug" && !options.debug) return;
-    write(
-      options.format === "json"
-        ? jsonLine(options, level, message, fields)
-        : textLine(options, level, message, fields),
-    );
+    write(formatLine(options, level, message, fields));
   };
   return {
     debug: (message, fields) => emit("debug", message, fields),
@@ -31,6 +27,16 @@ export function createLogger(options: LogOptions, write: (line: string) => void)
     warn: (message, fields) => emit("warn", message, fields),
     error: (message, fields) => emit("error", message, fields),
   };
+}
+
+export function formatLine(
+  options: LogOptions,
+  level: LogLevel,
+  message: string,
+  fields: LogFields,
+): string {
+  const line = options.format === "json" ? jsonLine : textLine;
+  return line(options, level, message, fields);
 }
 
 function jsonLine(options: LogOptions, level: LogLevel, msg: string, fields: LogFields): string {

@@ -30,13 +30,8 @@ export interface Segment {
   readonly startTimestampMs: number;
 }
 
-export interface RecoveredLog {
+export interface RecoveredLog extends SettledLog {
   readonly segments: Segment[];
-  readonly endOffset: number;
-  readonly txid: number;
-  readonly checksumHi: number;
-  readonly checksumLo: number;
-  readonly state: LogState;
   readonly mark: FileMark | undefined;
   /** It ends by saying that the database file has all of it, so its transactions are durable. */
   readonly isCaughtUp: boolean;
@@ -51,6 +46,17 @@ export interface SettledLog extends LogPosition {
   readonly segments: readonly Segment[];
   readonly endOffset: number;
   readonly state: LogState;
+}
+
+/** Transactions in the segments of a log that ends at a TXID. */
+export function countTransactions(segments: readonly Segment[], txid: number): number {
+  const [first] = segments;
+  return first === undefined ? 0 : txid - first.firstTxid + 1;
+}
+
+/** Bytes of a log whose last segment ends at an offset. */
+export function countBytes(segments: readonly Segment[], endOffset: number): number {
+  return segments.slice(0, -1).reduce((sum, segment) => sum + segment.sizeBytes, endOffset);
 }
 
 const EMPTY_STATE: LogState = { pageSize: 0, pageCount: 0, timestampMs: 0, durableTxid: 0 };

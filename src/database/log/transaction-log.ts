@@ -9,7 +9,7 @@ import type { FileMark, LogState, RecordKind } from "./record.ts";
 import { markBoot } from "./boot-mark.ts";
 import { writeReceived } from "./received-record.ts";
 import type { LtxBytes } from "./received-record.ts";
-import { NO_LOG, openSegments } from "./recover-log.ts";
+import { countBytes, countTransactions, NO_LOG, openSegments } from "./recover-log.ts";
 import type { RecoveredLog, Segment, SettledLog } from "./recover-log.ts";
 import type { ExpectedEnd } from "./rewrite-segment.ts";
 import { rewriteSegment } from "./rewrite-segment.ts";
@@ -136,13 +136,10 @@ export class TransactionLog {
     return { segment: last === undefined ? "" : last.name, offsetBytes: this.#endOffset };
   }
   get transactionCount(): number {
-    const first = this.#segments[0];
-    return first === undefined ? 0 : this.txid - first.firstTxid + 1;
+    return countTransactions(this.#segments, this.txid);
   }
   get sizeBytes(): number {
-    let bytes = this.#endOffset;
-    for (const segment of this.#segments.slice(0, -1)) bytes += segment.sizeBytes;
-    return bytes;
+    return countBytes(this.#segments, this.#endOffset);
   }
 
   /**

@@ -33,7 +33,7 @@ function database() {
     {
       isPrimary: () => true,
       isHeldBack: () => false,
-      unlocked: (node) => locks.daemonUnlocked(node),
+      unlocked: (node) => locks.serveWaiters(node),
       answer: () => undefined,
       tell: () => undefined,
     },

@@ -1,6 +1,8 @@
 import { expect, it } from "vitest";
 import { createLogSink } from "../../../src/lib/log-sink.ts";
 
+const TEXT = { format: "text", timestamp: false, debug: false } as const;
+
 /** A descriptor whose writes go as told: an error code, or how many bytes are taken. */
 function descriptor(...outcomes: (string | number)[]) {
   const written: string[] = [];
@@ -21,20 +23,20 @@ function descriptor(...outcomes: (string | number)[]) {
 
 it("writes what a pipe takes in pieces", () => {
   const { written, parts } = descriptor(3);
-  createLogSink(2, "text", parts)("one line\n");
+  createLogSink(2, TEXT, parts)("one line\n");
   expect(written.join("")).toBe("one line\n");
 });
 
 it("waits a moment for a reader that is behind", () => {
   const { written, parts, pausedMs } = descriptor("EAGAIN", "EAGAIN");
-  createLogSink(2, "text", parts)("late\n");
+  createLogSink(2, TEXT, parts)("late\n");
   expect(written).toEqual(["late\n"]);
   expect(pausedMs()).toBeLessThan(50);
 });
 
 it("gives a line up, and says so as soon as it can", () => {
   const { written, parts, pausedMs } = descriptor(...Array.from({ length: 100 }, () => "EAGAIN"));
-  const write = createLogSink(2, "json", parts);
+  const write = createLogSink(2, { ...TEXT, format: "json" }, parts);
   write("lost\n");
   expect(written).toEqual([]);
   expect(pausedMs()).toBeLessThanOrEqual(50);
@@ -46,7 +48,7 @@ it("gives a line up, and says so as soon as it can", () => {
 
 it("does not mind that nobody reads any more", () => {
   const { written, parts } = descriptor("EPIPE", "EPIPE");
-  const write = createLogSink(2, "text", parts);
+  const write = createLogSink(2, TEXT, parts);
   write("a\n");
   write("b\n");
   write("c\n");
