@@ -11,7 +11,7 @@ import { quantile } from "./statistics.ts";
 /*
  * How long a handoff holds writers back, and how long a cluster is without a primary after kill -9:
  *
- *   node bench/failover.ts [HANDOFFS] [KILLS]
+ *   npm run bench:failover -- [HANDOFFS] [KILLS]
  *
  * Three nodes on loopback, a real etcd (TTL 2 s) and a real Consul (TTL 10 s, lock-delay 1 s). The
  * servers come from Debian's packages, see test/support/servers.

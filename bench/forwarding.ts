@@ -9,7 +9,7 @@ import { quantile, sum } from "./statistics.ts";
 /*
  * Writers on every node at once, and a replica that is far away from the primary:
  *
- *   node bench/forwarding.ts [SECONDS]
+ *   npm run bench:forwarding -- [SECONDS]
  *
  * Five nodes on loopback with four writers each, all autocommit inserts into one table. What counts is
  * the rate of all together, and that nobody starves. Then one writer on a replica whose connection to

@@ -1,10 +1,9 @@
-import type { ForwardedCommit } from "../database/forwarded-commit.ts";
 import type { LoanResult } from "../database/write-engine.ts";
 import type { Position } from "../lib/position.ts";
 import { positionsEqual } from "../lib/position.ts";
-import { Numbered } from "../lib/numbered.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import type { Guard } from "./kernel-entry-locks.ts";
+import { SubmittedCommits } from "./submitted-commits.ts";
 import type { Turns } from "./turns.ts";
 import { settleAbandoned, takeBackAtOnce } from "./abandoned-changes.ts";
 import { warnOfLostHalt } from "./write-turn-kinds.ts";
@@ -20,10 +19,6 @@ export const RESERVED_MS = 150;
 /** Timers of another thread may be early by the clock of this one. */
 const EARLY_MS = 5;
 
-interface Submitted {
-  readonly position: Position;
-  readonly decided: (isCommitted: boolean) => void;
-}
 /** The place of an application, which will be back. */
 interface Reservation {
   readonly isReservation: true;
@@ -70,13 +65,13 @@ export class KernelTurns implements Turns {
   #isReturnDue = false;
   /** Processes that wait for the halt lock. */
   #halts: HaltTurn[] = [];
-  readonly #commits = new Numbered<Submitted>();
-  readonly #syncs = new Numbered<(isDurable: boolean) => void>();
+  readonly submitted: SubmittedCommits;
 
   constructor(entry: DatabaseEntry, host: WriteTurnsHost, guard: Guard) {
     this.#entry = entry;
     this.#host = host;
     this.#guard = guard;
+    this.submitted = new SubmittedCommits(entry.db.name, (event) => host.tell(event));
   }
 
   get hasRight(): boolean {
@@ -172,7 +167,7 @@ export class KernelTurns implements Turns {
     this.#isRecalled = false;
     this.#position = position;
     this.#isCaughtUp = false;
-    this.#entry.db.arbiter = this;
+    this.#entry.db.arbiter = this.submitted;
     if (!this.#isOpen && this.#checkPosition()) this.#open();
     this.#serveHalts();
     this.#keepGuard();
@@ -300,7 +295,7 @@ export class KernelTurns implements Turns {
       lent({ kind: "lent", position: this.#entry.db.position });
       return;
     }
-    this.#queue.push({ loan, lent });
+    this.#queue.push({ loan, lent, sinceMs: performance.now() });
     this.serve();
   }
 
@@ -400,26 +395,8 @@ export class KernelTurns implements Turns {
 
   // Commits of applications on a replica.
 
-  submit(
-    { position, ltx, path, isDurable }: ForwardedCommit,
-    decided: (is: boolean) => void,
-  ): void {
-    const commit = this.#commits.add({ position, decided });
-    const database = this.#entry.db.name;
-    this.#host.tell({ type: "commit", database, commit, position, ltx, path, isDurable });
-  }
-
-  makeDurable(position: Position, done: (isDurable: boolean) => void): void {
-    const sync = this.#syncs.add(done);
-    this.#host.tell({ type: "sync", database: this.#entry.db.name, sync, position });
-  }
-
-  decideSync(sync: number, isDurable: boolean): void {
-    this.#syncs.take(sync)?.(isDurable);
-  }
-
   decide(commit: number, isCommitted: boolean): void {
-    const submitted = this.#commits.take(commit);
+    const submitted = this.submitted.take(commit);
     if (submitted === undefined) return;
     const { db } = this.#entry;
     if (isCommitted && this.#position !== undefined) {

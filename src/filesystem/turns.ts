@@ -1,6 +1,6 @@
-import type { CommitArbiter } from "../database/forwarded-commit.ts";
 import type { LoanResult } from "../database/write-engine.ts";
 import type { Position } from "../lib/position.ts";
+import type { SubmittedCommits } from "./submitted-commits.ts";
 import type { HaltTurn } from "./write-turn-kinds.ts";
 
 /**
@@ -8,7 +8,9 @@ import type { HaltTurn } from "./write-turn-kinds.ts";
  * There are two of it, because applications make themselves known in different ways: WriteTurns is
  * asked for SQLite's write lock, KernelTurns hears of attempts to take it.
  */
-export interface Turns extends CommitArbiter {
+export interface Turns {
+  /** Decides about commits while the right to write is here. */
+  readonly submitted: SubmittedCommits;
   /** On the primary: the node that has the right. */
   readonly loan: string | undefined;
   readonly hasRight: boolean;
@@ -41,5 +43,4 @@ export interface Turns extends CommitArbiter {
   /** This node has become the primary, or has stopped being it. */
   roleChanged(): void;
   decide(commit: number, isCommitted: boolean): void;
-  decideSync(sync: number, isDurable: boolean): void;
 }

@@ -18,6 +18,8 @@ export interface LockOwner {
 
 /** SQLite's busy handler sleeps for up to 100 ms, and the machine may be busy. */
 const EXPECTED_MS = 250;
+/** Who waits at the door for as long as that is possible has asked again after this time. */
+const PLACE_MS = 2_000;
 /** From being let in to the request for the write lock it is a few calls of SQLite. */
 const ADMITTED_MS = 50;
 
@@ -29,6 +31,8 @@ const ADMITTED_MS = 50;
  */
 export class WriteDoor {
   readonly #expected = new Map<string, number>();
+  /** Since when they wait for their turn, and until when they are expected to ask again. */
+  readonly #places = new Map<string, { readonly sinceMs: number; untilMs: number }>();
   #admitted:
     | { readonly owner: LockOwner; readonly untilMs: number; hasEntered: boolean }
     | undefined;
@@ -40,7 +44,28 @@ export class WriteDoor {
   expect(owner: LockOwner): void {
     const nowMs = performance.now();
     for (const [key, untilMs] of this.#expected) if (untilMs < nowMs) this.#expected.delete(key);
+    for (const [key, { untilMs }] of this.#places) if (untilMs < nowMs) this.#places.delete(key);
     this.#expected.set(keyOf(owner), nowMs + EXPECTED_MS);
+    this.sinceMs(owner);
+  }
+
+  /**
+   * Since when an owner waits for his turn. It counts from the first request, so that those who were
+   * sent away meanwhile keep their places.
+   */
+  sinceMs(owner: LockOwner): number {
+    const nowMs = performance.now();
+    const key = keyOf(owner);
+    let place = this.#places.get(key);
+    if (place === undefined || place.untilMs < nowMs) place = { sinceMs: nowMs, untilMs: 0 };
+    place.untilMs = nowMs + PLACE_MS;
+    this.#places.set(key, place);
+    return place.sinceMs;
+  }
+
+  /** He has had his turn. */
+  endPlace(owner: LockOwner): void {
+    this.#places.delete(keyOf(owner));
   }
 
   /** True once for each time that somebody is expected. */
@@ -52,6 +77,11 @@ export class WriteDoor {
   /** Keeps the write lock for him. */
   admit(owner: LockOwner, hasEntered: boolean): void {
     this.#admitted = { owner, untilMs: performance.now() + ADMITTED_MS, hasEntered };
+  }
+
+  /** He has come for whom the write lock is kept; it is not kept longer for that. */
+  enter(): void {
+    if (this.#admitted !== undefined) this.#admitted.hasEntered = true;
   }
 
   get admitted(): LockOwner | undefined {
@@ -83,6 +113,7 @@ export class WriteDoor {
   forgetAll(): void {
     this.#admitted = undefined;
     this.#expected.clear();
+    this.#places.clear();
   }
 }
 

@@ -74,7 +74,9 @@ export class WriteService {
         this.#decide(request);
         return;
       case "decide-sync":
-        this.#host.find(request.database)?.turns.decideSync(request.sync, request.isDurable);
+        this.#host
+          .find(request.database)
+          ?.turns.submitted.decideSync(request.sync, request.isDurable);
         this.#host.reply(id, undefined);
         return;
       default:

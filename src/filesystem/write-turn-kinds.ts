@@ -37,6 +37,8 @@ export interface Knock extends TurnRequest {
 /** Another node that asks for the right to write. */
 export interface Borrower {
   readonly loan: string;
+  /** By the monotonic clock of this process. */
+  readonly sinceMs: number;
   readonly lent: (result: LoanResult) => void;
 }
 

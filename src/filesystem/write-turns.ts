@@ -1,10 +1,8 @@
-import type { ForwardedCommit } from "../database/forwarded-commit.ts";
 import type { LoanResult } from "../database/write-engine.ts";
 import { F_WRLCK } from "../fuse/constants.ts";
 import { settleAbandoned, takeBackAtOnce } from "./abandoned-changes.ts";
 import type { Position } from "../lib/position.ts";
 import { positionsEqual } from "../lib/position.ts";
-import { Numbered } from "../lib/numbered.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { DAEMON_FH } from "./lock-table.ts";
 import { isBorrower, isHalt, isKnock, isRequest, warnOfLostHalt } from "./write-turn-kinds.ts";
@@ -19,6 +17,7 @@ import type {
 } from "./write-turn-kinds.ts";
 import { isReading, isWriting, takeReadLock, WriteDoor } from "./write-door.ts";
 import type { LockOwner } from "./write-door.ts";
+import { SubmittedCommits } from "./submitted-commits.ts";
 import type { Turns } from "./turns.ts";
 
 /** For so long a reader who is expected to write waits for his turn, and then just reads. */
@@ -42,8 +41,8 @@ export class WriteTurns implements Turns {
   #queue: Turn[] = [];
   /** Who has been told SQLITE_BUSY and comes back. */
   readonly door: WriteDoor = new WriteDoor();
-  /** Where the database stood when a request came: what he has read is no newer. */
-  readonly #readAt = new WeakMap<TurnRequest, number>();
+  /** Of those in the queue: their places, and the transaction that they may have read, none newer. */
+  readonly #arrivals = new WeakMap<Turn, { readonly placeMs: number; readonly txid: number }>();
   /** The main thread will call `endReservation`. */
   #isTimed = false;
   /** Who holds, or has held last, SQLite's write lock under the right. */
@@ -64,12 +63,12 @@ export class WriteTurns implements Turns {
   #isHalted = false;
   /** The right was recalled in the meantime, and goes back after that. */
   #isReturnDue = false;
-  readonly #commits = new Numbered<(isCommitted: boolean) => void>();
-  readonly #syncs = new Numbered<(isDurable: boolean) => void>();
+  readonly submitted: SubmittedCommits;
 
   constructor(entry: DatabaseEntry, host: WriteTurnsHost) {
     this.#entry = entry;
     this.#host = host;
+    this.submitted = new SubmittedCommits(entry.db.name, (event) => host.tell(event));
   }
 
   /** On the primary: an application must queue up. */
@@ -119,7 +118,7 @@ export class WriteTurns implements Turns {
       const answer = this.#grantNow(request);
       if (answer !== undefined) return answer;
     }
-    if (this.#right === "held" && !this.#isRecalled) this.#queue.push(request);
+    if (this.hasRight) this.#enqueue(request);
     else this.#wait(request);
     return undefined;
   }
@@ -128,7 +127,7 @@ export class WriteTurns implements Turns {
   halt(turn: HaltTurn): void {
     if (this.#tryHalt(turn)) return;
     // With the right here it waits for the database to stand where the primary stands.
-    if (this.hasRight) this.#queue.push(turn);
+    if (this.hasRight) this.#enqueue(turn);
     else this.#wait(turn);
   }
 
@@ -143,9 +142,8 @@ export class WriteTurns implements Turns {
   endHalt(): void {
     this.#isHalted = false;
     if (this.#right !== "held") return;
-    const isDue = this.#isReturnDue;
+    this.#isRecalled ||= this.#isReturnDue;
     this.#isReturnDue = false;
-    if (isDue) this.#isRecalled = true;
     // He who is still writing goes back with the right when he leaves.
     if (!this.#isWriting) this.#leave(true);
   }
@@ -168,16 +166,14 @@ export class WriteTurns implements Turns {
    * because it is expected to write and others have their turn.
    */
   knock(knock: Knock): boolean {
-    if (!this.door.takeExpected(knock)) return true;
-    if (this.door.isAdmitted(knock)) {
-      this.door.admit(knock, true);
-      return true;
-    }
+    const isExpected = this.door.takeExpected(knock);
+    if (this.door.isAdmitted(knock)) this.door.enter();
+    if (!isExpected || this.door.isAdmitted(knock)) return true;
     if (this.#queue.length === 0 && this.#mayEnter()) {
       this.#admit(knock, true);
       return true;
     }
-    if (this.hasRight) this.#queue.push(knock);
+    if (this.hasRight) this.#enqueue(knock);
     else this.#wait(knock);
     this.#watch();
     this.serve();
@@ -208,6 +204,12 @@ export class WriteTurns implements Turns {
   /** False while it must wait. */
   #tryEnter(knock: Knock): boolean {
     if (!this.#mayEnter()) return false;
+    if (this.#isStale(knock)) {
+      // SQLite has read the head of the wal-index before it asked, and begins anew, at once.
+      this.#admit(knock, false);
+      this.#host.answer(knock, this.#sendAway(knock));
+      return true;
+    }
     const conflict = takeReadLock(knock);
     if (conflict?.fh === DAEMON_FH) return false;
     if (conflict === undefined) this.#admit(knock, true);
@@ -220,9 +222,24 @@ export class WriteTurns implements Turns {
     this.#host.answer(knock, takeReadLock(knock) === undefined ? "granted" : "busy");
   }
 
+  /** Behind those who have waited for longer. */
+  #enqueue(turn: Turn): void {
+    const placeMs = "uniqueLo" in turn ? this.door.sinceMs(turn) : turn.sinceMs;
+    this.#arrivals.set(turn, { placeMs, txid: this.#entry.visiblePosition.txid });
+    const placeOf = (other: Turn) => this.#arrivals.get(other)?.placeMs ?? 0;
+    const at = this.#queue.findIndex((other) => placeOf(other) > placeMs);
+    this.#queue.splice(at < 0 ? this.#queue.length : at, 0, turn);
+  }
+
+  /** Those do not wait any more. */
+  #takeOut<Kind extends Turn>(matches: (turn: Turn) => turn is Kind): Kind[] {
+    const taken = this.#queue.filter(matches);
+    if (taken.length > 0) this.#queue = this.#queue.filter((turn) => !matches(turn));
+    return taken;
+  }
+
   #wait(request: TurnRequest | HaltTurn | Knock): void {
-    if (isRequest(request)) this.#readAt.set(request, this.#entry.db.position.txid);
-    this.#queue.push(request);
+    this.#enqueue(request);
     if (this.#right === "none" && !this.#host.isPrimary()) this.#right = "asked";
     this.#host.tell({ type: "writer-waits", database: this.#entry.db.name });
   }
@@ -246,14 +263,14 @@ export class WriteTurns implements Turns {
       if (conflict.fh === DAEMON_FH && node.kind === "shm") return undefined;
       return this.#sendAway(request);
     }
-    const readAt = this.#readAt.get(request);
-    if (node.kind === "shm" && readAt !== undefined && readAt !== this.#entry.db.position.txid) {
+    if (this.#isStale(request)) {
       // SQLite would find that it has read something old. It is his turn when he has read again.
       this.#admit(request, false);
       return this.#sendAway(request);
     }
     locks.set(ownerLo, ownerHi, fh, pid, start, end, F_WRLCK);
     this.door.endAdmission();
+    this.door.endPlace(request);
     this.#writer = { ownerLo, ownerHi };
     this.#entry.local.forgetIndex();
     if (!this.#host.isPrimary()) {
@@ -300,6 +317,22 @@ export class WriteTurns implements Turns {
     if (this.#queue.length === 0) return;
     if (this.#host.isPrimary()) this.#serveAsPrimary();
     else if (this.hasRight) this.#serveAsReplica();
+    this.#sendStaleAway();
+  }
+
+  /** In WAL mode: the database has moved since he asked, so what he has read is old. */
+  #isStale(turn: TurnRequest): boolean {
+    const { txid } = this.#entry.visiblePosition;
+    return turn.node.kind === "shm" && (this.#arrivals.get(turn)?.txid ?? txid) !== txid;
+  }
+
+  /**
+   * Whoever waits for SQLite's write lock with an old snapshot must read again before it is his turn,
+   * rather than sleep and read while all others wait for him.
+   */
+  #sendStaleAway(): void {
+    const isOld = (turn: Turn): turn is TurnRequest => isRequest(turn) && this.#isStale(turn);
+    for (const turn of this.#takeOut(isOld)) this.#host.answer(turn, this.#sendAway(turn));
   }
 
   get #isAppWriting(): boolean {
@@ -327,7 +360,10 @@ export class WriteTurns implements Turns {
   }
 
   #askAgainIfWanted(): void {
-    if ((this.#queue.length > 0 || this.#isHalted) && this.#right === "none") this.#askAgain();
+    const isWanted = this.#queue.length > 0 || this.#isHalted;
+    if (!isWanted || this.#right !== "none") return;
+    this.#right = "asked";
+    this.#host.tell({ type: "writer-waits", database: this.#entry.db.name });
   }
 
   #serveAsReplica(): void {
@@ -347,18 +383,13 @@ export class WriteTurns implements Turns {
       if (answer === undefined) this.#queue.push(turn);
       else this.#host.answer(turn, answer);
     }
-    if (this.#queue.length > 0 && this.#right === "none") this.#askAgain();
+    this.#askAgainIfWanted();
   }
 
   #grantInTurn(turn: TurnRequest): TurnAnswer | undefined {
     if (!this.door.isKeptFrom(turn)) return this.#tryGrant(turn);
     // In a rollback mode he holds a read lock, for whose end the commit of the other would wait.
     return turn.node.kind === "database" ? this.#sendAway(turn) : undefined;
-  }
-
-  #askAgain(): void {
-    this.#right = "asked";
-    this.#host.tell({ type: "writer-waits", database: this.#entry.db.name });
   }
 
   #serveAsPrimary(): void {
@@ -392,12 +423,9 @@ export class WriteTurns implements Turns {
    * his turn to write is one of them: he is told to try again, and keeps his place.
    */
   makeWay(): void {
-    const waiting = this.#queue;
     const isInTheWay = (turn: Turn): turn is TurnRequest =>
       isRequest(turn) && turn.node.kind === "database";
-    if (!waiting.some(isInTheWay)) return;
-    this.#queue = waiting.filter((turn) => !isInTheWay(turn));
-    for (const turn of waiting.filter(isInTheWay)) this.#host.answer(turn, this.#sendAway(turn));
+    for (const turn of this.#takeOut(isInTheWay)) this.#host.answer(turn, this.#sendAway(turn));
   }
 
   /** Some time has passed: whoever the turn was kept for has come, or is not waited for any more. */
@@ -413,9 +441,7 @@ export class WriteTurns implements Turns {
   #openDoor(waitedMs: number): void {
     const limit = performance.now() - waitedMs;
     const isDue = (turn: Turn): turn is Knock => isKnock(turn) && turn.sinceMs <= limit;
-    const due = this.#queue.filter(isDue);
-    this.#queue = this.#queue.filter((turn) => !isDue(turn));
-    for (const knock of due) this.#open(knock);
+    for (const knock of this.#takeOut(isDue)) this.#open(knock);
   }
 
   // The primary lends the right.
@@ -425,7 +451,7 @@ export class WriteTurns implements Turns {
       lent({ kind: "lent", position: this.#entry.db.position });
       return;
     }
-    this.#queue.push({ loan, lent });
+    this.#enqueue({ loan, lent, sinceMs: performance.now() });
     this.serve();
   }
 
@@ -477,7 +503,7 @@ export class WriteTurns implements Turns {
     this.#isRecalled = false;
     this.#position = position;
     this.#isCaughtUp = false;
-    this.#entry.db.arbiter = this;
+    this.#entry.db.arbiter = this.submitted;
     this.#checkPosition();
     if (!this.hasRight) return false;
     this.#serveAsReplica();
@@ -513,8 +539,7 @@ export class WriteTurns implements Turns {
     const limit = performance.now() - waitedMs;
     const isDenied = (turn: Turn): turn is TurnRequest | HaltTurn =>
       (isRequest(turn) || isHalt(turn)) && turn.sinceMs <= limit;
-    const denied = this.#queue.filter(isDenied);
-    this.#queue = this.#queue.filter((turn) => !isDenied(turn));
+    const denied = this.#takeOut(isDenied);
     this.#openDoor(waitedMs);
     if (this.#right === "asked" && this.#queue.length === 0) this.#right = "none";
     for (const turn of denied) {
@@ -560,26 +585,10 @@ export class WriteTurns implements Turns {
 
   // Commits of applications on a replica.
 
-  submit(commit: ForwardedCommit, decided: (isCommitted: boolean) => void): void {
-    const { position, ltx, path, isDurable } = commit;
-    const number = this.#commits.add(decided);
-    const database = this.#entry.db.name;
-    this.#host.tell({ type: "commit", database, commit: number, position, ltx, path, isDurable });
-  }
-
-  makeDurable(position: Position, done: (isDurable: boolean) => void): void {
-    const sync = this.#syncs.add(done);
-    this.#host.tell({ type: "sync", database: this.#entry.db.name, sync, position });
-  }
-
-  decideSync(sync: number, isDurable: boolean): void {
-    this.#syncs.take(sync)?.(isDurable);
-  }
-
   decide(commit: number, isCommitted: boolean): void {
-    const decided = this.#commits.take(commit);
-    if (decided === undefined) return;
-    decided(isCommitted);
+    const submitted = this.submitted.take(commit);
+    if (submitted === undefined) return;
+    submitted.decided(isCommitted);
     const { db } = this.#entry;
     if (isCommitted && this.#position !== undefined) {
       this.#hasCommitted = true;

@@ -78,7 +78,7 @@ test("a replica's applications are kept from writing until the right is here", (
   expect(events).toEqual(["writer-waits"]);
   expect(turns.grant(HERE)).toBe(true);
   expect(state.isGuarded).toBe(false);
-  expect(db.arbiter).toBe(turns);
+  expect(db.arbiter).toBe(turns.submitted);
   expect(turns.recall()).toBe(true);
   expect(state.isGuarded).toBe(true);
   expect(db.arbiter).toBeUndefined();
@@ -108,7 +108,7 @@ test("the right is given back when the application that writes has left", () => 
   turns.grant(HERE);
   state.isWriting = true;
   expect(turns.recall()).toBe(false);
-  expect(db.arbiter).toBe(turns);
+  expect(db.arbiter).toBe(turns.submitted);
   turns.noticeLeaving();
   expect(events).toEqual([]);
   state.isWriting = false;
@@ -124,7 +124,7 @@ test("a commit that is undecided keeps the right here", () => {
   db.isUndecided = true;
   expect(turns.recall()).toBe(false);
   turns.noticeLeaving();
-  expect(db.arbiter).toBe(turns);
+  expect(db.arbiter).toBe(turns.submitted);
 });
 
 test("who borrowed for an application hears once that it writes", () => {
@@ -149,7 +149,7 @@ test("what was forwarded moves the database as well, and is not lost", () => {
   const { state, turns, events, moveTo } = start(false);
   turns.grant(HERE);
   const commit = { position: NEXT, ltx: new Uint8Array(1), path: undefined, isDurable: false };
-  turns.submit(commit, (isCommitted) => {
+  turns.submitted.submit(commit, (isCommitted) => {
     expect(isCommitted).toBe(true);
     moveTo(NEXT);
     turns.serve();

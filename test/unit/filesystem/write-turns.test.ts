@@ -60,7 +60,13 @@ function primary(file: "database" | "shm" = "database") {
   const request = (unique: number) => entry.requests.request(requestOf(unique));
   const knock = (unique: number): boolean =>
     entry.requests.knock({ ...requestOf(unique), type: F_RDLCK, isKnock: true });
-  return { entry, events, answers, lent, lend, request, knock };
+  /** A transaction of another node is applied. */
+  const move = (): void => {
+    const { txid } = db.position;
+    Object.assign(db, { position: { txid: txid + 1, checksum: 6n } });
+    entry.turns.serve();
+  };
+  return { entry, events, answers, lent, lend, move, request, knock };
 }
 
 test("nodes and applications take turns in the order they came", () => {
@@ -102,9 +108,12 @@ test("who was told SQLITE_BUSY waits at the door, without a lock, and has his tu
   expect(request(10)).toBe("granted");
   entry.node("database").locks.releaseOwner(10, 0);
   entry.released();
-  expect(lent).toEqual(["1 lent", "2 lent"]);
-  entry.turns.endLoan("2");
+  // He had asked before the second node did.
   expect(answers.slice(3)).toEqual(["11 granted"]);
+  expect(request(11)).toBe("granted");
+  entry.node("database").locks.releaseOwner(11, 0);
+  entry.released();
+  expect(lent).toEqual(["1 lent", "2 lent"]);
 });
 
 test("who is let in and does not write has had his turn", () => {
@@ -162,6 +171,66 @@ test("a request that finds the database moved has read something old: it is stil
   expect(request(10)).toBe("granted");
 });
 
+test("who waits with an old snapshot is sent to read again at once, and keeps his place", () => {
+  const { entry, answers, lent, lend, move, request, knock } = primary("shm");
+  lend("1");
+  expect(request(10)).toBeUndefined();
+  lend("2");
+  move();
+  // The other node has still the right.
+  expect(answers).toEqual(["10 busy"]);
+  expect(knock(10)).toBe(false);
+  entry.turns.endLoan("1");
+  expect(answers).toEqual(["10 busy", "10 granted"]);
+  expect(lent).toEqual(["1 lent"]);
+  expect(request(10)).toBe("granted");
+  // After his turn it is the others'.
+  entry.node("shm").locks.releaseOwner(10, 0);
+  entry.released();
+  expect(lent).toEqual(["1 lent", "2 lent"]);
+  expect(request(10)).toBeUndefined();
+  lend("3");
+  entry.turns.endLoan("2");
+  expect(answers.slice(2)).toEqual(["10 granted"]);
+});
+
+test("who has waited at the door while the database moved begins anew, and nobody comes before him", () => {
+  const { entry, answers, lent, lend, move, request, knock } = primary("shm");
+  lend("1");
+  expect(request(10)).toBeUndefined();
+  move();
+  expect(knock(10)).toBe(false);
+  lend("2");
+  move();
+  entry.turns.endLoan("1");
+  // SQLite has read the head of the wal-index before it asked for the lock.
+  expect(answers).toEqual(["10 busy", "10 busy"]);
+  expect(lent).toEqual(["1 lent"]);
+  expect(request(11)).toBe("busy");
+  expect(knock(10)).toBe(true);
+  expect(request(10)).toBe("granted");
+});
+
+test("readers of the process whose turn it is do not prolong it", () => {
+  vi.useFakeTimers();
+  onTestFinished(() => {
+    vi.useRealTimers();
+  });
+  const { entry, lent, lend, move, request, knock } = primary("shm");
+  lend("1");
+  expect(request(10)).toBeUndefined();
+  move();
+  expect(knock(10)).toBe(false);
+  lend("2");
+  entry.turns.endLoan("1");
+  for (let i = 0; i < 10; i++) {
+    vi.advanceTimersByTime(10);
+    expect(knock(10)).toBe(true);
+  }
+  entry.turns.endReservation();
+  expect(lent).toEqual(["1 lent", "2 lent"]);
+});
+
 test("in a rollback mode nobody waits with a read lock for one who writes here", () => {
   const { entry, answers, lent, lend, request, knock } = primary();
   lend("1");
@@ -174,7 +243,6 @@ test("in a rollback mode nobody waits with a read lock for one who writes here",
   expect(knock(11)).toBe(false);
   entry.node("database").locks.releaseOwner(10, 0);
   entry.released();
-  expect(lent).toEqual(["1 lent", "2 lent"]);
-  entry.turns.endLoan("2");
   expect(answers.slice(3)).toEqual(["11 granted"]);
+  expect(lent).toEqual(["1 lent"]);
 });
