@@ -151,12 +151,12 @@ export class NodeProcess {
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1_024;
   }
 
-  async stop(): Promise<void> {
+  async stop(signal: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {
     NodeProcess.#all.delete(this);
     const isRunning = this.#child.exitCode === null && this.#child.signalCode === null;
     if (isRunning) {
       const exited = once(this.#child, "exit").then(() => true);
-      this.#child.kill("SIGTERM");
+      this.#child.kill(signal);
       if (!(await Promise.race([exited, sleep(STOP_TIMEOUT_MS, false)]))) {
         this.#child.kill("SIGKILL");
         spawnSync("umount", ["-l", this.mountPoint], { timeout: 5_000 });

@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { nodeFiles } from "../database/files.ts";
-import { digestOfShelf, shelfPath } from "../database/shelf-file.ts";
+import { digestOfShelf, isShelfOfThisBoot, shelfPath } from "../database/shelf-file.ts";
 
 /** Stands in the data directory from an orderly stop to the next start. */
 const NAME = "clean";
@@ -9,14 +9,18 @@ const NAME = "clean";
 /**
  * Whether the last run of the data directory ended in order; from now on it is not known. A shelf is
  * left for the mount thread only if it is that of the last run: another version of litefs, which
- * knows of none, may have been here since.
+ * knows of none, may have been here since. After a crash it is of use while the machine is up: what
+ * was written since can be told by the times of the files then, and by nothing after a power cut.
  */
 export function takeCleanMark(dataDirectory: string): boolean {
   const file = path.join(dataDirectory, NAME);
   const isClean = fs.existsSync(file);
-  const digest = isClean ? fs.readFileSync(file, "latin1").trim() : undefined;
-  if (digestOfShelf(nodeFiles, dataDirectory) !== digest) {
-    fs.rmSync(shelfPath(dataDirectory), { force: true });
+  const digest = isClean ? fs.readFileSync(file, "latin1").trim() : "";
+  const isGood = isClean
+    ? digestOfShelf(nodeFiles, dataDirectory) === digest
+    : isShelfOfThisBoot(nodeFiles, dataDirectory);
+  if (!isGood) {
+    discardShelf(dataDirectory);
   }
   fs.rmSync(file, { force: true });
   // A power cut must not bring it back.
@@ -24,7 +28,12 @@ export function takeCleanMark(dataDirectory: string): boolean {
   return isClean;
 }
 
-export function leaveCleanMark(dataDirectory: string): void {
-  const digest = digestOfShelf(nodeFiles, dataDirectory);
+/** The next start opens every database. */
+export function discardShelf(dataDirectory: string): void {
+  fs.rmSync(shelfPath(dataDirectory), { force: true });
+}
+
+/** `digest` is that of the shelf which the stop has left; a shelf of another time is of no use then. */
+export function leaveCleanMark(dataDirectory: string, digest: string | undefined): void {
   fs.writeFileSync(path.join(dataDirectory, NAME), digest === undefined ? "" : `${digest}\n`);
 }

@@ -143,6 +143,7 @@ class Node {
     }
     const engine = new MountClient({
       dataDirectory: config.data.dir,
+      wasClean,
       nodeId: this.#nodeId,
       role: { isPrimary: false, primaryHostname: undefined, phase: "starting" },
       spinMs: config.fuse.spinMs,
@@ -485,7 +486,7 @@ class Node {
       await this.#attempt("stop the mount thread", async () => await engine.close());
       if (isInOrder) {
         await this.#attempt("note the orderly stop", () => {
-          leaveCleanMark(this.#config.data.dir);
+          leaveCleanMark(this.#config.data.dir, engine.shelf);
           return Promise.resolve();
         });
       }

@@ -2,6 +2,7 @@ import { loadConfig } from "../config/load.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
 import { parseArguments, refusePositionals, UsageError } from "./arguments.ts";
 import type { Command, CommandContext } from "./context.ts";
+import { discardShelf } from "./clean-mark.ts";
 import { claimDataDirectory } from "./data-directory.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-codes.ts";
 import { COMMAND_USAGE, printUsage } from "./help.ts";
@@ -35,6 +36,8 @@ export const repairCommand: Command = async (args, context) => {
   const { dataDirectory, limits } = chooseTarget(flags.config, flags["data-dir"], context);
   const claim = await claimDataDirectory(dataDirectory);
   try {
+    // The next start must look at what is there, not believe what the last stop has left.
+    if (!flags["dry-run"]) discardShelf(dataDirectory);
     const isMended = await repairDatabase({
       dataDirectory,
       limits,

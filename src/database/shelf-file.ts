@@ -79,38 +79,54 @@ export function decodeShelved(line: string): ShelvedDatabase {
   };
 }
 
-/** In the data directory from an orderly stop to the next start, one line for each database. */
+/**
+ * In the data directory. The first line holds the ID of the boot of the machine in which it was
+ * written, as a JSON array, and each other line a database.
+ */
 export function shelfPath(dataDirectory: string): string {
   return path.join(dataDirectory, "shelf");
 }
 
-/** Durable when this returns. */
-export function writeShelf(files: Files, dataDirectory: string, lines: Iterable<string>): void {
-  const text = [...lines].map((line) => `${line}\n`).join("");
-  writeFileAtomically(files, shelfPath(dataDirectory), Buffer.from(text));
+/** Durable when this returns; the digest by which it is known. */
+export function writeShelf(files: Files, dataDirectory: string, lines: Iterable<string>): string {
+  const text = [JSON.stringify([files.bootId()]), ...lines].map((line) => `${line}\n`).join("");
+  const bytes = Buffer.from(text);
+  writeFileAtomically(files, shelfPath(dataDirectory), bytes);
+  return digestOf(bytes);
 }
 
-/** The lines by name. It is gone after this: what it says holds until the first database is written. */
-export function takeShelf(files: Files, dataDirectory: string): Map<string, string> {
-  const shelf = new Map<string, string>();
-  const file = shelfPath(dataDirectory);
-  const bytes = readWhole(files, file);
-  if (bytes === undefined) return shelf;
-  files.remove(file);
-  files.syncDirectory(dataDirectory);
-  for (let start = 0; start < bytes.length;) {
-    const end = bytes.indexOf(0x0a, start);
-    const line = bytes.toString("utf8", start, end);
-    shelf.set((JSON.parse(line) as Fields)[0], line);
-    start = end + 1;
-  }
-  return shelf;
+export interface Shelf {
+  /** Whether the machine has been up since it was written. */
+  readonly isOfThisBoot: boolean;
+  /** By name. */
+  readonly lines: Map<string, string>;
+}
+
+/** Undefined when there is none. */
+export function readShelf(files: Files, dataDirectory: string): Shelf | undefined {
+  const bytes = readWhole(files, shelfPath(dataDirectory));
+  if (bytes === undefined) return undefined;
+  const [boot, ...all] = bytes.toString("utf8").split("\n").slice(0, -1);
+  const lines = new Map(all.map((line) => [(JSON.parse(line) as Fields)[0], line]));
+  return { isOfThisBoot: boot === JSON.stringify([files.bootId()]), lines };
+}
+
+/** Whether there is one that was written since the machine has started. */
+export function isShelfOfThisBoot(files: Files, dataDirectory: string): boolean {
+  const first = Buffer.from(`${JSON.stringify([files.bootId()])}\n`);
+  return (
+    readWhole(files, shelfPath(dataDirectory))?.subarray(0, first.length).equals(first) === true
+  );
 }
 
 /** To tell whether a shelf is the one that was left; undefined when there is none. */
 export function digestOfShelf(files: Files, dataDirectory: string): string | undefined {
   const bytes = readWhole(files, shelfPath(dataDirectory));
-  return bytes && crypto.createHash("sha256").update(bytes).digest("hex");
+  return bytes && digestOf(bytes);
+}
+
+function digestOf(bytes: Uint8Array): string {
+  return crypto.createHash("sha256").update(bytes).digest("hex");
 }
 
 function readWhole(files: Files, name: string): Buffer | undefined {

@@ -5,14 +5,17 @@ import { nodeFiles } from "../database/files.ts";
 import type { Files } from "../database/files.ts";
 import type { DatabaseHost } from "../database/host.ts";
 import { openDatabase } from "../database/recover.ts";
-import { decodeShelved, encodeShelved, takeShelf, writeShelf } from "../database/shelf-file.ts";
+import { decodeShelved, encodeShelved, readShelf, writeShelf } from "../database/shelf-file.ts";
 import { isUntouched, shelve, takeFromShelf } from "../database/shelved-database.ts";
 import type { ShelvedDatabase } from "../database/shelved-database.ts";
 import { errorCode, errorText } from "../lib/errors.ts";
 import type { DatabaseTable } from "./database-table.ts";
 import { isDatabaseName } from "./names.ts";
 
-/** So many are looked at before the mount is there, so that what is damaged is known at once. */
+/**
+ * After an orderly stop so many are looked at before the mount is there, so that what is damaged is
+ * known at once. After a crash all are, because some were written since the shelf was.
+ */
 const LOOKED_AT_FIRST = 1_000;
 
 /** A database found at the start: open, or at rest and on the shelf. */
@@ -41,10 +44,13 @@ export class DatabaseDirectory {
   }
 
   /** One that cannot be opened is quarantined, not fatal. */
-  *find(): Generator<Found, void> {
+  *find(wasClean: boolean): Generator<Found, void> {
     nodeFiles.mkdir(this.#directory);
-    const shelf = takeShelf(this.#files, this.#dataDirectory);
-    let looked = 0;
+    const shelf = readShelf(this.#files, this.#dataDirectory);
+    const lines: string[] = [];
+    let opened = 0;
+    let looked = wasClean ? 0 : -Infinity;
+    let isChanged = shelf?.isOfThisBoot !== true;
     const found = fs.readdirSync(this.#directory, { withFileTypes: true });
     for (const entry of found.sort((a, b) => (a.name < b.name ? -1 : 1))) {
       const { name } = entry;
@@ -52,18 +58,30 @@ export class DatabaseDirectory {
         this.#host.logger.warn("ignored in the data directory", { name });
         continue;
       }
-      const line = shelf.get(name);
+      const line = shelf?.lines.get(name);
       const known = line === undefined ? undefined : decodeShelved(line);
       const isTouched =
         known !== undefined && looked++ < LOOKED_AT_FIRST && !this.#isUntouched(known);
-      if (isTouched) this.#tellTouched(name);
+      if (isTouched && wasClean) this.#tellTouched(name);
       if (line === undefined || known === undefined || isTouched) {
         const db = this.open(name);
+        opened++;
         const shelved = shelve(db);
-        yield shelved === undefined ? { db } : { shelved, line: encodeShelved(shelved) };
-      } else yield { shelved: known, line };
+        isChanged ||= shelved !== undefined;
+        if (shelved === undefined) yield { db };
+        else {
+          lines.push(encodeShelved(shelved));
+          yield { shelved, line: lines.at(-1) ?? "" };
+        }
+      } else {
+        lines.push(line);
+        yield { shelved: known, line };
+      }
     }
     this.#isMounted = true;
+    this.#host.logger.info("databases found", { count: found.length, opened });
+    // For the next start, if it comes after a crash.
+    if (isChanged) this.#writeShelf(lines);
   }
 
   /** False also when the disk does not say: then whoever opens it is told why. */
@@ -102,8 +120,11 @@ export class DatabaseDirectory {
     return this.open(name);
   }
 
-  /** Those that are at rest are put on the shelf for the next start. */
-  close(databases: DatabaseTable): void {
+  /**
+   * Those that are at rest are put on the shelf for the next start. The digest of what is written;
+   * undefined when that cannot be.
+   */
+  close(databases: DatabaseTable): string | undefined {
     const { logger } = this.#host;
     const lines = [...databases.shelved().values()];
     for (const { db } of databases.awake()) {
@@ -115,11 +136,16 @@ export class DatabaseDirectory {
         logger.error("cannot close", { db: db.name, error: errorText(error) });
       }
     }
+    return this.#writeShelf(lines);
+  }
+
+  #writeShelf(lines: readonly string[]): string | undefined {
     try {
-      writeShelf(this.#files, this.#dataDirectory, lines);
+      return writeShelf(this.#files, this.#dataDirectory, lines);
     } catch (error) {
       // The next start takes longer.
-      logger.error("cannot write the shelf", { error: errorText(error) });
+      this.#host.logger.error("cannot write the shelf", { error: errorText(error) });
+      return undefined;
     }
   }
 }

@@ -164,7 +164,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   openAll(): void {
     const { entries } = this.fileSystem;
     const databases: DatabaseUpdate[] = [];
-    for (const found of this.#directory.find()) {
+    for (const found of this.#directory.find(this.#options.data.wasClean)) {
       if ("db" in found) databases.push(updateOf(this.fileSystem.add(found.db)));
       else {
         entries.shelve(found.shelved.name, found.line);
@@ -176,8 +176,9 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#options.post({ type: "opened", databases }, []);
   }
 
-  close(): void {
-    this.#directory.close(this.fileSystem.entries);
+  /** The digest of the shelf that was left for the next start, if one was. */
+  close(): string | undefined {
+    return this.#directory.close(this.fileSystem.entries);
   }
 
   // DatabaseHost and FileSystemHost.

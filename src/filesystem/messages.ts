@@ -22,6 +22,8 @@ import type {
 /** What the mount thread is started with. */
 export interface MountThreadData {
   readonly dataDirectory: string;
+  /** The last run ended in order. */
+  readonly wasClean: boolean;
   readonly nodeId: bigint;
   readonly isPrimary: boolean;
   readonly primaryHostname: string | undefined;
@@ -186,7 +188,12 @@ export type MountEvent =
       readonly groups: readonly NotificationGroup[];
       readonly batch: number;
     }
-  | { readonly type: "ended"; readonly how: "unmounted" | "stopped" };
+  | {
+      readonly type: "ended";
+      readonly how: "unmounted" | "stopped";
+      /** The digest of the shelf that was left for the next start, if one was. */
+      readonly shelf: string | undefined;
+    };
 
 /**
  * Shared words, all but the last accessed with Atomics. They replace messages where a message

@@ -61,6 +61,8 @@ const STOPPING_TEXT = "the node is stopping";
 
 export interface MountClientOptions {
   readonly dataDirectory: string;
+  /** The last run ended in order. */
+  readonly wasClean: boolean;
   readonly nodeId: bigint;
   readonly role: NodeRole;
   /** How long the mount thread may look for a request before it sleeps; 0: not at all. */
@@ -93,6 +95,8 @@ const O_PATH = 0o10000000;
  */
 export class MountClient implements Engine, WriteEngine, SyncEngine {
   readonly databases: Map<string, DatabaseUpdate> = new Map<string, DatabaseUpdate>();
+  /** The digest of the shelf that an orderly end has left. */
+  shelf: string | undefined;
   readonly #options: MountClientOptions;
   readonly #words = new Int32Array(new SharedArrayBuffer(SHARED_BYTES));
   readonly #requestCounts = new RequestCounts(
@@ -154,6 +158,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     const { role, log } = this.#options;
     const data: MountThreadData = {
       dataDirectory: this.#options.dataDirectory,
+      wasClean: this.#options.wasClean,
       nodeId: this.#options.nodeId,
       isPrimary: role.isPrimary,
       primaryHostname: role.primaryHostname,
@@ -512,6 +517,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
         this.#notifications.add(event.groups, event.batch);
         return;
       case "ended":
+        this.shelf = event.shelf;
         this.#stopping = true;
         this.#ended.resolve(event.how);
         this.#rejectAll(new LitefsError("STOPPING", "the mount has ended"));

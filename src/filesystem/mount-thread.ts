@@ -79,7 +79,7 @@ port.once("message", (request: MountRequest) => {
   });
   service.onStop = () => session.stop();
   const how = session.run();
-  service.close();
-  port.postMessage({ type: "ended", how } satisfies MountEvent);
+  const shelf = service.close();
+  port.postMessage({ type: "ended", how, shelf } satisfies MountEvent);
   port.close();
 });

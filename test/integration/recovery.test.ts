@@ -83,14 +83,14 @@ test("databases at rest are on the shelf after an orderly stop, and serve when a
   const snapshotsBefore = primary.log.match(/snapshot sent/g);
   const shelfOf = ({ dataDirectory }: TestNode): string =>
     fs.readFileSync(path.join(dataDirectory, "shelf"), "utf8");
-  for (const node of cluster.nodes) expect(shelfOf(node).trim().split("\n")).toHaveLength(3);
+  // The first line is the boot's.
+  for (const node of cluster.nodes) expect(shelfOf(node).trim().split("\n")).toHaveLength(4);
   // As somebody would who puts a copy in its place.
   const copy = replica.dataFile("c.db", "database");
   fs.copyFileSync(copy, `${copy}.new`);
   fs.renameSync(`${copy}.new`, copy);
   for (const node of cluster.nodes) {
     await node.start();
-    expect(fs.existsSync(path.join(node.dataDirectory, "shelf"))).toBe(false);
     expect(fs.readdirSync(node.mountPoint).filter((name) => name.endsWith(".db"))).toEqual(names);
   }
   for (const name of names) {
@@ -104,6 +104,47 @@ test("databases at rest are on the shelf after an orderly stop, and serve when a
   expect(replica.log.match(/changed while litefs did not run/g)).toHaveLength(1);
   expect(primary.log).not.toContain("changed while litefs did not run");
   expect(primary.log.match(/snapshot sent/g)).toEqual(snapshotsBefore);
+  await cluster.verify();
+});
+
+test("after a crash those are on the shelf that nobody has written since the start", async () => {
+  const cluster = await Cluster.start({ replicas: 0 });
+  const { primary } = cluster;
+  const names = ["a.db", "b.db", "c.db", "d.db"];
+  for (const name of names) createTable(cluster.connect(primary, name)).run(100);
+  cluster.closeConnections();
+  // One start finds them in order, and is killed: nothing has written a shelf but a start.
+  await primary.stop();
+  await primary.start();
+  await primary.kill();
+  await primary.start();
+  const insert = (name: string): void => {
+    const db = cluster.connect(primary, name);
+    db.prepare("INSERT INTO t(x) VALUES (randomblob(?))").run(100);
+  };
+  insert("b.db");
+  const position = primary.position("b.db");
+  const reader = cluster.connect(primary, "c.db");
+  expect(reader.prepare("SELECT count(*) FROM t").pluck().get()).toBe(1);
+  reader.close();
+  // As whoever writes into the data directory while litefs does not run.
+  await primary.kill();
+  const copy = primary.dataFile("d.db", "database");
+  fs.copyFileSync(copy, `${copy}.new`);
+  fs.renameSync(`${copy}.new`, copy);
+  cluster.closeConnections();
+  await primary.start();
+  expect(primary.position("b.db")).toBe(position);
+  // Of the first start, when they had been in use, of the next, and of the two after kills.
+  const opened = [...primary.log.matchAll(/databases found" count=4 opened=(\d)/g)].map(
+    (m) => m[1],
+  );
+  expect(opened).toEqual(["4", "0", "2"]);
+  for (const name of names) {
+    insert(name);
+    const count = cluster.connect(primary, name).prepare("SELECT count(*) FROM t").pluck().get();
+    expect([name, count]).toEqual([name, name === "b.db" ? 3 : 2]);
+  }
   await cluster.verify();
 });
 

@@ -18,6 +18,7 @@ const mountPoint = `${directory}/mnt`;
 fs.mkdirSync(mountPoint, { recursive: true });
 const client = new MountClient({
   dataDirectory: `${directory}/data`,
+  wasClean: false,
   nodeId: 1n,
   role: { isPrimary: true, primaryHostname: undefined, phase: "primary" },
   spinMs: 0.1,

@@ -125,13 +125,18 @@ describe("litefs repair", () => {
       const before = fingerprint();
       expect((await problems()).length).toBeGreaterThan(0);
 
+      const shelf = path.join(dataDirectory, "shelf");
+      fs.writeFileSync(shelf, "");
       const dry = await repair("-dry-run");
+      expect(fs.existsSync(shelf)).toBe(true);
       expect(dry.said).toContain(`rebuilt from 5 transactions of its log, at ${position}`);
       expect(dry.said).toContain("dry run: nothing was changed");
       expect(dry.code).toBe(0);
       expect(fingerprint()).toEqual(before);
 
       const { code, said } = await repair();
+      // It says where the database stood before.
+      expect(fs.existsSync(shelf)).toBe(false);
       expect(said).toContain("mended; what was there is kept in ");
       expect(code).toBe(0);
       expect(await problems()).toEqual([]);

@@ -1,7 +1,12 @@
 import { expect, it } from "vitest";
 import type { Database } from "../../../src/database/database.ts";
 import { decodeShelved, encodeShelved } from "../../../src/database/shelf-file.ts";
-import { digestOfShelf, takeShelf, writeShelf } from "../../../src/database/shelf-file.ts";
+import {
+  digestOfShelf,
+  isShelfOfThisBoot,
+  readShelf,
+  writeShelf,
+} from "../../../src/database/shelf-file.ts";
 import { shelve, takeFromShelf } from "../../../src/database/shelved-database.ts";
 import type { ShelvedDatabase } from "../../../src/database/shelved-database.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
@@ -134,20 +139,25 @@ it("what is in use, or owes something, is not shelved", () => {
   expect(shelve(db)).toBeUndefined();
 });
 
-it("the shelf is there once, and is known by its digest", () => {
+it("the shelf says in which boot it was written, and is known by its digest", () => {
   const { disk, shelved } = atRest();
   expect(digestOfShelf(disk, "/data")).toBeUndefined();
-  expect(takeShelf(disk, "/data").size).toBe(0);
+  expect(readShelf(disk, "/data")).toBeUndefined();
+  expect(isShelfOfThisBoot(disk, "/data")).toBe(false);
   const line = encodeShelved({ ...shelved, name: "größer.db" });
   writeShelf(disk, "/data", [encodeShelved(shelved), line]);
   const digest = digestOfShelf(disk, "/data");
   expect(digest).toMatch(/^[0-9a-f]{64}$/);
-  const next = disk.powerCut(new Random(3));
+  const killed = disk.kill();
+  expect(isShelfOfThisBoot(killed, "/data")).toBe(true);
+  expect(readShelf(killed, "/data")?.isOfThisBoot).toBe(true);
+  const next = killed.powerCut(new Random(3));
+  expect(isShelfOfThisBoot(next, "/data")).toBe(false);
   expect(digestOfShelf(next, "/data")).toBe(digest);
-  expect([...takeShelf(next, "/data")]).toEqual([
+  const shelf = readShelf(next, "/data");
+  expect(shelf?.isOfThisBoot).toBe(false);
+  expect([...(shelf?.lines ?? [])]).toEqual([
     ["app.db", encodeShelved(shelved)],
     ["größer.db", line],
   ]);
-  // Whatever happens from here on must not be taken for an orderly stop.
-  expect(takeShelf(next.powerCut(new Random(4)), "/data").size).toBe(0);
 });

@@ -64,7 +64,7 @@ export class SimNode {
   /** Incremented at each start: what was begun before it is void. */
   life = 0;
   readonly databases: Map<string, SimDatabase> = new Map<string, SimDatabase>();
-  /** Left by an orderly stop for the next start. */
+  /** Left by an orderly stop, or by a start, for the start after it. */
   #shelf = new Map<string, string>();
   /** How many databases were taken from it. */
   takenFromShelf = 0;
@@ -86,6 +86,12 @@ export class SimNode {
     this.isUp = true;
     for (const name of this.disk.list(DATABASES).sort()) this.open(name);
     this.#shelf.clear();
+    for (const { db } of this.databases.values()) this.#putOnShelf(db);
+  }
+
+  #putOnShelf(db: Database): void {
+    const shelved = shelve(db);
+    if (shelved !== undefined) this.#shelf.set(db.name, encodeShelved(shelved));
   }
 
   #takeFromShelf(name: string, directory: string): Database | undefined {
@@ -163,8 +169,8 @@ export class SimNode {
   stop(): void {
     for (const [name, { db }] of this.databases) {
       db.close();
-      const shelved = shelve(db);
-      if (shelved !== undefined) this.#shelf.set(name, encodeShelved(shelved));
+      this.#shelf.delete(name);
+      this.#putOnShelf(db);
     }
     for (const files of this.host.retiredFiles) files.closeAll();
     if (this.disk.isDead) throw new PowerCut("the power went during the stop");
@@ -177,6 +183,8 @@ export class SimNode {
 
   crash(kind: "power" | "kill", random: Random): void {
     this.disk = kind === "power" ? this.disk.powerCut(random) : this.disk.kill();
+    // Only while the machine is up can it be told what was written since.
+    if (kind === "power") this.#shelf.clear();
     this.isUp = false;
   }
 
