@@ -1,7 +1,7 @@
 import { lockOutReaders, tryLockOutReaders, unlockReaders } from "./apply.ts";
 import type { Database } from "./database.ts";
 import type { DaemonLocks, Job } from "./host.ts";
-import { namesSuperJournal } from "./journal-rollback.ts";
+import { changesNothing, namesSuperJournal } from "./journal-rollback.ts";
 
 /**
  * Takes back what an application had written, but not committed, when this node stopped being the
@@ -24,7 +24,9 @@ export function* settleAfterDemotion(db: Database, locks: DaemonLocks): Job<void
  * made of what is half written.
  */
 export function* rollBackAbandoned(db: Database, locks: DaemonLocks): Job<void> {
-  if (!db.isJournalOurs || locks.openCount("any") > 0) return;
+  if (!db.isJournalHot || locks.openCount("any") > 0) return;
+  // A journal that was copied into place may say something else than what the log has.
+  if (!db.isJournalOurs && !changesNothing(db)) return;
   // Whether a transaction over several databases was committed, only SQLite can see: the name of the
   // super-journal may lead into our own mount, or into another's.
   if (namesSuperJournal(db)) return;

@@ -39,6 +39,26 @@ export function playBackJournal(db: Database): boolean {
 }
 
 /**
+ * Whether the database file is what it would be after the journal was played back: whoever wrote the
+ * journal died before he changed the file.
+ */
+export function changesNothing(db: Database): boolean {
+  const journal = db.files.get("journal");
+  const file = db.files.get("database");
+  const { pageSize } = db.log.state;
+  if (journal === undefined || file === undefined || pageSize === 0) return false;
+  const found = new Uint8Array(pageSize);
+  let isSame = true;
+  const scan = readJournal(journal, journal.size(), pageSize, (pgno, page) => {
+    if (!isSame || page.length !== pageSize) return;
+    const count = file.readAt(found, 0, pageSize, (pgno - 1) * pageSize);
+    isSame = count === pageSize && Buffer.compare(found, page) === 0;
+  });
+  if (scan === undefined) return false;
+  return isSame && scan.pageSize === pageSize && file.size() === scan.initialPageCount * pageSize;
+}
+
+/**
  * A transaction over several databases is committed in all of them by the removal of its
  * super-journal, which each of their journals names. So a journal whose super-journal is gone must
  * not be played back: the database file holds a committed transaction. To be asked only before the

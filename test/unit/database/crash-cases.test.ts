@@ -402,6 +402,33 @@ describe("a journal whose writer died", () => {
     expect(locks.held.size).toBe(0);
   });
 
+  // Before the first page is written it is hot already: its header counts the records.
+  it.each(["delete", "truncate", "persist"] as const)(
+    "leaves nothing behind, wherever he died: %s",
+    (mode) => {
+      for (let last = 1; ; last++) {
+        const { db, pager } = started(mode);
+        const before = pager.committed;
+        const { txid } = db.position;
+        let requests = 0;
+        pager.beforeIo = () => {
+          if (++requests === last) throw new Error("killed");
+        };
+        try {
+          pager.transaction({ pgnos: [1, 2, 3, 4], pageCount: 5 });
+          expect(last).toBeGreaterThan(10);
+          return;
+        } catch (error) {
+          expect(error).toMatchObject({ message: "killed" });
+        }
+        finish(rollBackAbandoned(db, new FakeLocks()));
+        expect([last, db.hasOpenChanges]).toEqual([last, false]);
+        if (db.position.txid === txid) checkContent(db, before, 512);
+        checkConsistent(db);
+      }
+    },
+  );
+
   it("is left to SQLite when it was copied into place", () => {
     const { db } = started("delete");
     const position = db.position;
