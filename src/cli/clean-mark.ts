@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { nodeFiles } from "../database/files.ts";
-import { digestOfShelf, isShelfOfThisBoot, shelfPath } from "../database/shelf-file.ts";
+import { readShelfHead, shelfPath } from "../database/shelf-file.ts";
 
 /** Stands in the data directory from an orderly stop to the next start. */
 const NAME = "clean";
@@ -16,9 +16,8 @@ export function takeCleanMark(dataDirectory: string): boolean {
   const file = path.join(dataDirectory, NAME);
   const isClean = fs.existsSync(file);
   const digest = isClean ? fs.readFileSync(file, "latin1").trim() : "";
-  const isGood = isClean
-    ? digestOfShelf(nodeFiles, dataDirectory) === digest
-    : isShelfOfThisBoot(nodeFiles, dataDirectory);
+  const shelf = readShelfHead(nodeFiles, dataDirectory);
+  const isGood = isClean ? shelf?.digest === digest : shelf?.isOfThisBoot === true;
   if (!isGood) {
     discardShelf(dataDirectory);
   }
@@ -26,6 +25,11 @@ export function takeCleanMark(dataDirectory: string): boolean {
   // A power cut must not bring it back.
   if (isClean) nodeFiles.syncDirectory(dataDirectory);
   return isClean;
+}
+
+/** After a clean mark was taken by a run that never served: nothing has changed since. */
+export function restoreCleanMark(dataDirectory: string): void {
+  leaveCleanMark(dataDirectory, readShelfHead(nodeFiles, dataDirectory)?.digest);
 }
 
 /** The next start opens every database. */

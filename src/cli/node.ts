@@ -14,7 +14,7 @@ import { SyncDesk } from "../cluster/sync/sync-desk.ts";
 import { TermStore } from "../cluster/term-store.ts";
 import type { Config } from "../config/config.ts";
 import { Scrubber } from "../filesystem/scrubber.ts";
-import { leaveCleanMark, takeCleanMark } from "./clean-mark.ts";
+import { leaveCleanMark, restoreCleanMark, takeCleanMark } from "./clean-mark.ts";
 import { MountClient } from "../filesystem/mount-client.ts";
 import { mountFuse, unmountStale } from "../fuse/mount.ts";
 import type { FuseMount } from "../fuse/mount.ts";
@@ -67,6 +67,8 @@ class Node {
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #verification = new AbortController();
   #claim: DataDirectoryClaim | undefined;
+  /** The run before this one ended in order. */
+  #wasClean = false;
   #engine: MountClient | undefined;
   #mount: FuseMount | undefined;
   #http: HttpServer | undefined;
@@ -135,7 +137,7 @@ class Node {
     const config = this.#config;
     const logger = this.#logger;
     this.#claim = await claimDataDirectory(config.data.dir);
-    const wasClean = takeCleanMark(config.data.dir);
+    this.#wasClean = takeCleanMark(config.data.dir);
     const clusterId = ClusterIdStore.open(config.data.dir);
     const terms = TermStore.open(config.data.dir);
     if (!this.#options.skipUnmount && (await unmountStale(config.fuse.dir))) {
@@ -143,7 +145,7 @@ class Node {
     }
     const engine = new MountClient({
       dataDirectory: config.data.dir,
-      wasClean,
+      wasClean: this.#wasClean,
       nodeId: this.#nodeId,
       role: { isPrimary: false, primaryHostname: undefined, phase: "starting" },
       spinMs: config.fuse.spinMs,
@@ -190,7 +192,7 @@ class Node {
       this.#fatal.resolve(EXIT_FAILURE);
     });
     this.#cluster = parts.cluster;
-    this.#verifyInBackground(engine, wasClean);
+    this.#verifyInBackground(engine);
     if (config.skipSync) return;
     logger.info("waiting to connect to cluster");
     await parts.cluster.ready;
@@ -394,13 +396,13 @@ class Node {
     );
   }
 
-  #verifyInBackground(engine: MountClient, wasClean: boolean): void {
+  #verifyInBackground(engine: MountClient): void {
     const { verify, verifyIntervalMs, verifyRateMegabytes } = this.#config.data;
     const logger = this.#logger;
     const { signal } = this.#verification;
     const bytesPerSecond = Math.max(1, verifyRateMegabytes) * 1024 * 1024;
     const scrubber = new Scrubber({ engine, clock: systemClock, log: logger, bytesPerSecond });
-    const isDue = verify === "start" || (verify === "unclean" && !wasClean);
+    const isDue = verify === "start" || (verify === "unclean" && !this.#wasClean);
     const run = async (): Promise<void> => {
       if (isDue && engine.databases.size > 0) await scrubber.run(signal);
       if (verifyIntervalMs <= 0) return;
@@ -486,7 +488,9 @@ class Node {
       await this.#attempt("stop the mount thread", async () => await engine.close());
       if (isInOrder) {
         await this.#attempt("note the orderly stop", () => {
-          leaveCleanMark(this.#config.data.dir, engine.shelf);
+          const { dir } = this.#config.data;
+          if (engine.end !== undefined) leaveCleanMark(dir, engine.end.shelf);
+          else if (this.#wasClean) restoreCleanMark(dir);
           return Promise.resolve();
         });
       }

@@ -80,60 +80,74 @@ export function decodeShelved(line: string): ShelvedDatabase {
 }
 
 /**
- * In the data directory. The first line holds the ID of the boot of the machine in which it was
- * written, as a JSON array, and each other line a database.
+ * In the data directory. The first line is a JSON array of the ID of the boot of the machine in which
+ * it was written and the SHA-256 of the other lines, and each of these is a database.
  */
 export function shelfPath(dataDirectory: string): string {
   return path.join(dataDirectory, "shelf");
 }
 
-/** Durable when this returns; the digest by which it is known. */
-export function writeShelf(files: Files, dataDirectory: string, lines: Iterable<string>): string {
-  const text = [JSON.stringify([files.bootId()]), ...lines].map((line) => `${line}\n`).join("");
-  const bytes = Buffer.from(text);
-  writeFileAtomically(files, shelfPath(dataDirectory), bytes);
-  return digestOf(bytes);
-}
-
-export interface Shelf {
-  /** Whether the machine has been up since it was written. */
+export interface ShelfHead {
+  /** The machine has been up since it was written. */
   readonly isOfThisBoot: boolean;
+  readonly digest: string;
+}
+
+export interface Shelf extends ShelfHead {
   /** By name. */
-  readonly lines: Map<string, string>;
+  readonly lines: ReadonlyMap<string, string>;
 }
 
-/** Undefined when there is none. */
+/** Durable when this returns; the digest by which it is known. */
+export function writeShelf(files: Files, dataDirectory: string, lines: readonly string[]): string {
+  const body = Buffer.from(lines.map((line) => `${line}\n`).join(""));
+  const digest = digestOf(body);
+  const head = Buffer.from(`${JSON.stringify([files.bootId(), digest])}\n`);
+  writeFileAtomically(files, shelfPath(dataDirectory), Buffer.concat([head, body]));
+  return digest;
+}
+
+/** Undefined when there is none, or when it is damaged. */
 export function readShelf(files: Files, dataDirectory: string): Shelf | undefined {
-  const bytes = readWhole(files, shelfPath(dataDirectory));
-  if (bytes === undefined) return undefined;
-  const [boot, ...all] = bytes.toString("utf8").split("\n").slice(0, -1);
+  const bytes = readStart(files, shelfPath(dataDirectory), Infinity);
+  const head = bytes && parseHead(files, bytes);
+  if (bytes === undefined || head === undefined) return undefined;
+  const body = bytes.subarray(bytes.indexOf(0x0a) + 1);
+  if (digestOf(body) !== head.digest) return undefined;
+  const all = body.toString("utf8").split("\n").slice(0, -1);
   const lines = new Map(all.map((line) => [(JSON.parse(line) as Fields)[0], line]));
-  return { isOfThisBoot: boot === JSON.stringify([files.bootId()]), lines };
+  return { ...head, lines };
 }
 
-/** Whether there is one that was written since the machine has started. */
-export function isShelfOfThisBoot(files: Files, dataDirectory: string): boolean {
-  const first = Buffer.from(`${JSON.stringify([files.bootId()])}\n`);
-  return (
-    readWhole(files, shelfPath(dataDirectory))?.subarray(0, first.length).equals(first) === true
-  );
+/** Undefined when there is none; the digest is what it should be. */
+export function readShelfHead(files: Files, dataDirectory: string): ShelfHead | undefined {
+  const bytes = readStart(files, shelfPath(dataDirectory), HEAD_MAX_BYTES);
+  return bytes && parseHead(files, bytes);
 }
 
-/** To tell whether a shelf is the one that was left; undefined when there is none. */
-export function digestOfShelf(files: Files, dataDirectory: string): string | undefined {
-  const bytes = readWhole(files, shelfPath(dataDirectory));
-  return bytes && digestOf(bytes);
+const HEAD_MAX_BYTES = 256;
+
+function parseHead(files: Files, bytes: Buffer): ShelfHead | undefined {
+  try {
+    const text = bytes.toString("utf8", 0, Math.max(0, bytes.indexOf(0x0a)));
+    const [boot, digest] = JSON.parse(text) as unknown[];
+    if (typeof digest !== "string") return undefined;
+    return { isOfThisBoot: boot === files.bootId(), digest };
+  } catch {
+    // Not ours, or damaged: then it is no shelf.
+    return undefined;
+  }
 }
 
 function digestOf(bytes: Uint8Array): string {
   return crypto.createHash("sha256").update(bytes).digest("hex");
 }
 
-function readWhole(files: Files, name: string): Buffer | undefined {
+function readStart(files: Files, name: string, maxBytes: number): Buffer | undefined {
   const file = files.open(name, { readOnly: true });
   if (file === undefined) return undefined;
   try {
-    const bytes = Buffer.allocUnsafe(file.size());
+    const bytes = Buffer.allocUnsafe(Math.min(maxBytes, file.size()));
     const count = file.readAt(bytes, 0, bytes.length, 0);
     return bytes.subarray(0, count);
   } finally {

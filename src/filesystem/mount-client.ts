@@ -95,8 +95,8 @@ const O_PATH = 0o10000000;
  */
 export class MountClient implements Engine, WriteEngine, SyncEngine {
   readonly databases: Map<string, DatabaseUpdate> = new Map<string, DatabaseUpdate>();
-  /** The digest of the shelf that an orderly end has left. */
-  shelf: string | undefined;
+  /** Of a session that has ended in order: the digest of the shelf that it has left, if it has. */
+  end: { readonly shelf: string | undefined } | undefined;
   readonly #options: MountClientOptions;
   readonly #words = new Int32Array(new SharedArrayBuffer(SHARED_BYTES));
   readonly #requestCounts = new RequestCounts(
@@ -517,7 +517,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
         this.#notifications.add(event.groups, event.batch);
         return;
       case "ended":
-        this.shelf = event.shelf;
+        this.end = { shelf: event.shelf };
         this.#stopping = true;
         this.#ended.resolve(event.how);
         this.#rejectAll(new LitefsError("STOPPING", "the mount has ended"));

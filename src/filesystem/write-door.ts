@@ -32,7 +32,7 @@ const ADMITTED_MS = 50;
 export class WriteDoor {
   readonly #expected = new Map<string, number>();
   /** Since when they wait for their turn, and until when they are expected to ask again. */
-  readonly #places = new Map<string, { readonly sinceMs: number; untilMs: number }>();
+  readonly #places = new Map<string, { readonly sinceMs: number; readonly untilMs: number }>();
   #admitted:
     | { readonly owner: LockOwner; readonly untilMs: number; hasEntered: boolean }
     | undefined;
@@ -41,31 +41,32 @@ export class WriteDoor {
     return this.#expected.size > 0;
   }
 
-  expect(owner: LockOwner): void {
+  /** `sinceMs`: his place, if he has had one; otherwise he has it from now on. */
+  expect(owner: LockOwner, sinceMs?: number): void {
     const nowMs = performance.now();
     for (const [key, untilMs] of this.#expected) if (untilMs < nowMs) this.#expected.delete(key);
-    for (const [key, { untilMs }] of this.#places) if (untilMs < nowMs) this.#places.delete(key);
     this.#expected.set(keyOf(owner), nowMs + EXPECTED_MS);
-    this.sinceMs(owner);
+    this.placeOf(owner, sinceMs);
   }
 
   /**
    * Since when an owner waits for his turn. It counts from the first request, so that those who were
    * sent away meanwhile keep their places.
    */
-  sinceMs(owner: LockOwner): number {
+  placeOf(owner: LockOwner, sinceMs: number = performance.now()): number {
     const nowMs = performance.now();
-    const key = keyOf(owner);
-    let place = this.#places.get(key);
-    if (place === undefined || place.untilMs < nowMs) place = { sinceMs: nowMs, untilMs: 0 };
-    place.untilMs = nowMs + PLACE_MS;
-    this.#places.set(key, place);
+    for (const [key, { untilMs }] of this.#places) if (untilMs < nowMs) this.#places.delete(key);
+    const known = this.#places.get(keyOf(owner))?.sinceMs ?? sinceMs;
+    const place = { sinceMs: Math.min(known, sinceMs), untilMs: nowMs + PLACE_MS };
+    this.#places.set(keyOf(owner), place);
     return place.sinceMs;
   }
 
-  /** He has had his turn. */
-  endPlace(owner: LockOwner): void {
+  /** He has his turn; returns the place that he had. */
+  endPlace(owner: LockOwner): number {
+    const sinceMs = this.placeOf(owner);
     this.#places.delete(keyOf(owner));
+    return sinceMs;
   }
 
   /** True once for each time that somebody is expected. */

@@ -17,6 +17,7 @@ import type {
 } from "./write-turn-kinds.ts";
 import { isReading, isWriting, takeReadLock, WriteDoor } from "./write-door.ts";
 import type { LockOwner } from "./write-door.ts";
+import { TurnQueue } from "./turn-queue.ts";
 import { SubmittedCommits } from "./submitted-commits.ts";
 import type { Turns } from "./turns.ts";
 
@@ -38,15 +39,13 @@ export class WriteTurns implements Turns {
   readonly #entry: DatabaseEntry;
   readonly #host: WriteTurnsHost;
   /** In the order in which they came: requests of applications, and on the primary of nodes. */
-  #queue: Turn[] = [];
+  readonly #queue = new TurnQueue();
   /** Who has been told SQLITE_BUSY and comes back. */
   readonly door: WriteDoor = new WriteDoor();
-  /** Of those in the queue: their places, and the transaction that they may have read, none newer. */
-  readonly #arrivals = new WeakMap<Turn, { readonly placeMs: number; readonly txid: number }>();
   /** The main thread will call `endReservation`. */
   #isTimed = false;
   /** Who holds, or has held last, SQLite's write lock under the right. */
-  #writer: LockOwner | undefined;
+  #writer: (LockOwner & { readonly placeMs: number }) | undefined;
   /** On the primary: the node that has the right. */
   #loan: string | undefined;
   #isSettling = false;
@@ -111,6 +110,8 @@ export class WriteTurns implements Turns {
         if (answer !== undefined) return answer;
       }
       this.#wait(request);
+      // What was in the way when he asked may have ended before he came here.
+      this.serve();
       return undefined;
     }
     const isNext = this.hasRight && this.#queue.length === 0;
@@ -157,7 +158,7 @@ export class WriteTurns implements Turns {
 
   /** He is expected back, and waits for his turn at the door then. */
   #sendAway(request: TurnRequest): "busy" {
-    this.door.expect(request);
+    this.door.expect(request, this.#queue.placeOf(request));
     return "busy";
   }
 
@@ -204,7 +205,7 @@ export class WriteTurns implements Turns {
   /** False while it must wait. */
   #tryEnter(knock: Knock): boolean {
     if (!this.#mayEnter()) return false;
-    if (this.#isStale(knock)) {
+    if (this.#queue.isOlder(knock, this.#entry.db.position.txid)) {
       // SQLite has read the head of the wal-index before it asked, and begins anew, at once.
       this.#admit(knock, false);
       this.#host.answer(knock, this.#sendAway(knock));
@@ -222,20 +223,9 @@ export class WriteTurns implements Turns {
     this.#host.answer(knock, takeReadLock(knock) === undefined ? "granted" : "busy");
   }
 
-  /** Behind those who have waited for longer. */
   #enqueue(turn: Turn): void {
-    const placeMs = "uniqueLo" in turn ? this.door.sinceMs(turn) : turn.sinceMs;
-    this.#arrivals.set(turn, { placeMs, txid: this.#entry.visiblePosition.txid });
-    const placeOf = (other: Turn) => this.#arrivals.get(other)?.placeMs ?? 0;
-    const at = this.#queue.findIndex((other) => placeOf(other) > placeMs);
-    this.#queue.splice(at < 0 ? this.#queue.length : at, 0, turn);
-  }
-
-  /** Those do not wait any more. */
-  #takeOut<Kind extends Turn>(matches: (turn: Turn) => turn is Kind): Kind[] {
-    const taken = this.#queue.filter(matches);
-    if (taken.length > 0) this.#queue = this.#queue.filter((turn) => !matches(turn));
-    return taken;
+    const placeMs = "uniqueLo" in turn ? this.door.placeOf(turn) : turn.sinceMs;
+    this.#queue.add(turn, { placeMs, txid: this.#entry.db.position.txid });
   }
 
   #wait(request: TurnRequest | HaltTurn | Knock): void {
@@ -246,7 +236,7 @@ export class WriteTurns implements Turns {
 
   /** Nobody waits for the answer to this request any more. */
   cancel(request: TurnRequest | HaltTurn): void {
-    this.#queue = this.#queue.filter((turn) => turn !== request);
+    this.#queue.remove(request);
   }
 
   /** Undefined: not now, but soon. */
@@ -263,15 +253,14 @@ export class WriteTurns implements Turns {
       if (conflict.fh === DAEMON_FH && node.kind === "shm") return undefined;
       return this.#sendAway(request);
     }
-    if (this.#isStale(request)) {
+    if (this.#queue.isOlder(request, this.#entry.db.position.txid)) {
       // SQLite would find that it has read something old. It is his turn when he has read again.
       this.#admit(request, false);
       return this.#sendAway(request);
     }
     locks.set(ownerLo, ownerHi, fh, pid, start, end, F_WRLCK);
     this.door.endAdmission();
-    this.door.endPlace(request);
-    this.#writer = { ownerLo, ownerHi };
+    this.#writer = { ownerLo, ownerHi, placeMs: this.door.endPlace(request) };
     this.#entry.local.forgetIndex();
     if (!this.#host.isPrimary()) {
       this.#isWriting = true;
@@ -320,19 +309,13 @@ export class WriteTurns implements Turns {
     this.#sendStaleAway();
   }
 
-  /** In WAL mode: the database has moved since he asked, so what he has read is old. */
-  #isStale(turn: TurnRequest): boolean {
-    const { txid } = this.#entry.visiblePosition;
-    return turn.node.kind === "shm" && (this.#arrivals.get(turn)?.txid ?? txid) !== txid;
-  }
-
   /**
    * Whoever waits for SQLite's write lock with an old snapshot must read again before it is his turn,
    * rather than sleep and read while all others wait for him.
    */
   #sendStaleAway(): void {
-    const isOld = (turn: Turn): turn is TurnRequest => isRequest(turn) && this.#isStale(turn);
-    for (const turn of this.#takeOut(isOld)) this.#host.answer(turn, this.#sendAway(turn));
+    const older = this.#queue.takeOlder(this.#entry.visiblePosition.txid);
+    for (const turn of older) this.#host.answer(turn, this.#sendAway(turn));
   }
 
   get #isAppWriting(): boolean {
@@ -344,7 +327,9 @@ export class WriteTurns implements Turns {
     this.#isWriting = false;
     if (db.hasOpenChanges && !this.#host.isPrimary()) takeBackAtOnce(this.#entry);
     // What he had read was old: he reads again, and it is still his turn.
-    if (!this.#hasCommitted && this.#writer !== undefined) this.door.expect(this.#writer);
+    if (!this.#hasCommitted && this.#writer !== undefined) {
+      this.door.expect(this.#writer, this.#writer.placeMs);
+    }
     this.#leave(this.#hasCommitted);
   }
 
@@ -367,20 +352,18 @@ export class WriteTurns implements Turns {
   }
 
   #serveAsReplica(): void {
-    const waiting = this.#queue;
-    this.#queue = [];
-    for (const turn of waiting) {
+    for (const turn of this.#queue.takeAll()) {
       if (isHalt(turn)) {
-        if (!this.#tryHalt(turn)) this.#queue.push(turn);
+        if (!this.#tryHalt(turn)) this.#queue.putBack(turn);
         continue;
       }
       if (isKnock(turn)) {
-        if (!this.#tryEnter(turn)) this.#queue.push(turn);
+        if (!this.#tryEnter(turn)) this.#queue.putBack(turn);
         continue;
       }
       if (!isRequest(turn)) continue;
       const answer = this.hasRight ? this.#grantInTurn(turn) : undefined;
-      if (answer === undefined) this.#queue.push(turn);
+      if (answer === undefined) this.#queue.putBack(turn);
       else this.#host.answer(turn, answer);
     }
     this.#askAgainIfWanted();
@@ -394,11 +377,11 @@ export class WriteTurns implements Turns {
 
   #serveAsPrimary(): void {
     if (this.#host.isHeldBack()) return;
-    for (let turn = this.#queue[0]; turn !== undefined; turn = this.#queue[0]) {
+    for (let turn = this.#queue.first; turn !== undefined; turn = this.#queue.first) {
       if (this.#loan !== undefined) return;
       if (isKnock(turn)) {
         if (!this.#tryEnter(turn)) return;
-        this.#queue = this.#queue.filter((other) => other !== turn);
+        this.#queue.remove(turn);
         this.makeWay();
         continue;
       }
@@ -406,15 +389,15 @@ export class WriteTurns implements Turns {
         if (this.door.isKeptFrom(turn)) return;
         const answer = this.#tryGrant(turn);
         if (answer === undefined) return;
-        this.#queue.shift();
+        this.#queue.remove(turn);
         this.#host.answer(turn, answer);
         // The others hold read locks, for whose end his commit would wait.
         if (answer === "granted") this.makeWay();
       } else if (isHalt(turn)) {
-        this.#queue.shift();
+        this.#queue.remove(turn);
         this.#tryHalt(turn);
       } else if (!this.#tryLend(turn)) return;
-      else this.#queue.shift();
+      else this.#queue.remove(turn);
     }
   }
 
@@ -425,7 +408,8 @@ export class WriteTurns implements Turns {
   makeWay(): void {
     const isInTheWay = (turn: Turn): turn is TurnRequest =>
       isRequest(turn) && turn.node.kind === "database";
-    for (const turn of this.#takeOut(isInTheWay)) this.#host.answer(turn, this.#sendAway(turn));
+    for (const turn of this.#queue.takeOut(isInTheWay))
+      this.#host.answer(turn, this.#sendAway(turn));
   }
 
   /** Some time has passed: whoever the turn was kept for has come, or is not waited for any more. */
@@ -441,7 +425,7 @@ export class WriteTurns implements Turns {
   #openDoor(waitedMs: number): void {
     const limit = performance.now() - waitedMs;
     const isDue = (turn: Turn): turn is Knock => isKnock(turn) && turn.sinceMs <= limit;
-    for (const knock of this.#takeOut(isDue)) this.#open(knock);
+    for (const knock of this.#queue.takeOut(isDue)) this.#open(knock);
   }
 
   // The primary lends the right.
@@ -482,9 +466,8 @@ export class WriteTurns implements Turns {
   }
 
   endLoan(loan: string): void {
-    for (const turn of this.#queue) {
-      if (!isBorrower(turn) || turn.loan !== loan) continue;
-      this.#queue = this.#queue.filter((other) => other !== turn);
+    const isWithdrawn = (turn: Turn): turn is Borrower => isBorrower(turn) && turn.loan === loan;
+    for (const turn of this.#queue.takeOut(isWithdrawn)) {
       turn.lent({ kind: "refused", reason: "the request was withdrawn" });
     }
     if (this.#loan === loan) {
@@ -539,7 +522,7 @@ export class WriteTurns implements Turns {
     const limit = performance.now() - waitedMs;
     const isDenied = (turn: Turn): turn is TurnRequest | HaltTurn =>
       (isRequest(turn) || isHalt(turn)) && turn.sinceMs <= limit;
-    const denied = this.#takeOut(isDenied);
+    const denied = this.#queue.takeOut(isDenied);
     this.#openDoor(waitedMs);
     if (this.#right === "asked" && this.#queue.length === 0) this.#right = "none";
     for (const turn of denied) {
@@ -565,10 +548,8 @@ export class WriteTurns implements Turns {
     this.#isReturnDue = false;
     this.#position = undefined;
     if (!this.#entry.db.isUndecided) this.#entry.db.arbiter = undefined;
-    const waiting = this.#queue;
-    this.#queue = [];
     this.door.forgetAll();
-    for (const turn of waiting) {
+    for (const turn of this.#queue.takeAll()) {
       if (isKnock(turn)) this.#open(turn);
       if (isBorrower(turn)) {
         turn.lent({ kind: "refused", reason: "this node is not the primary any more" });

@@ -2,7 +2,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { beforeEach, expect, it, onTestFinished } from "vitest";
-import { leaveCleanMark, takeCleanMark } from "../../../src/cli/clean-mark.ts";
+import { leaveCleanMark, restoreCleanMark, takeCleanMark } from "../../../src/cli/clean-mark.ts";
 import { nodeFiles } from "../../../src/database/files.ts";
 import type { Files } from "../../../src/database/files.ts";
 import { readShelf, shelfPath, writeShelf } from "../../../src/database/shelf-file.ts";
@@ -48,11 +48,25 @@ it("nor is one that another version of litefs has not known of", () => {
   expect(fs.existsSync(shelfPath(directory))).toBe(false);
 });
 
-it("nor one that has changed since", () => {
+it("nor one that is damaged", () => {
   leaveCleanMark(directory, writeShelf(nodeFiles, directory, [line]));
   fs.appendFileSync(shelfPath(directory), '["b.db",1]\n');
   expect(takeCleanMark(directory)).toBe(true);
-  expect(fs.existsSync(shelfPath(directory))).toBe(false);
+  expect(readShelf(nodeFiles, directory)).toBeUndefined();
+  for (const damage of ["", "x", "[]\n", "\n", `["boot"]\n${line}\n`, "{}\n[\n"]) {
+    fs.writeFileSync(shelfPath(directory), damage);
+    expect(readShelf(nodeFiles, directory)).toBeUndefined();
+    expect(takeCleanMark(directory)).toBe(false);
+    expect(fs.existsSync(shelfPath(directory))).toBe(false);
+  }
+});
+
+it("a start that never serves leaves what it has found", () => {
+  leaveCleanMark(directory, writeShelf(nodeFiles, directory, [line]));
+  expect(takeCleanMark(directory)).toBe(true);
+  restoreCleanMark(directory);
+  expect(takeCleanMark(directory)).toBe(true);
+  expect(readShelf(nodeFiles, directory)?.lines.size).toBe(1);
 });
 
 it("nor one of an earlier time, when the stop could not leave one", () => {

@@ -1,12 +1,7 @@
 import { expect, it } from "vitest";
 import type { Database } from "../../../src/database/database.ts";
 import { decodeShelved, encodeShelved } from "../../../src/database/shelf-file.ts";
-import {
-  digestOfShelf,
-  isShelfOfThisBoot,
-  readShelf,
-  writeShelf,
-} from "../../../src/database/shelf-file.ts";
+import { readShelf, readShelfHead, writeShelf } from "../../../src/database/shelf-file.ts";
 import { shelve, takeFromShelf } from "../../../src/database/shelved-database.ts";
 import type { ShelvedDatabase } from "../../../src/database/shelved-database.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
@@ -141,22 +136,17 @@ it("what is in use, or owes something, is not shelved", () => {
 
 it("the shelf says in which boot it was written, and is known by its digest", () => {
   const { disk, shelved } = atRest();
-  expect(digestOfShelf(disk, "/data")).toBeUndefined();
+  expect(readShelfHead(disk, "/data")).toBeUndefined();
   expect(readShelf(disk, "/data")).toBeUndefined();
-  expect(isShelfOfThisBoot(disk, "/data")).toBe(false);
   const line = encodeShelved({ ...shelved, name: "größer.db" });
-  writeShelf(disk, "/data", [encodeShelved(shelved), line]);
-  const digest = digestOfShelf(disk, "/data");
+  const digest = writeShelf(disk, "/data", [encodeShelved(shelved), line]);
   expect(digest).toMatch(/^[0-9a-f]{64}$/);
   const killed = disk.kill();
-  expect(isShelfOfThisBoot(killed, "/data")).toBe(true);
-  expect(readShelf(killed, "/data")?.isOfThisBoot).toBe(true);
+  expect(readShelfHead(killed, "/data")).toEqual({ isOfThisBoot: true, digest });
+  expect(readShelf(killed, "/data")).toMatchObject({ isOfThisBoot: true, digest });
   const next = killed.powerCut(new Random(3));
-  expect(isShelfOfThisBoot(next, "/data")).toBe(false);
-  expect(digestOfShelf(next, "/data")).toBe(digest);
-  const shelf = readShelf(next, "/data");
-  expect(shelf?.isOfThisBoot).toBe(false);
-  expect([...(shelf?.lines ?? [])]).toEqual([
+  expect(readShelfHead(next, "/data")).toEqual({ isOfThisBoot: false, digest });
+  expect([...(readShelf(next, "/data")?.lines ?? [])]).toEqual([
     ["app.db", encodeShelved(shelved)],
     ["größer.db", line],
   ]);

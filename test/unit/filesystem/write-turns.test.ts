@@ -211,6 +211,30 @@ test("who has waited at the door while the database moved begins anew, and nobod
   expect(request(10)).toBe("granted");
 });
 
+test("a place is kept for as long as its owner waits in the queue", () => {
+  vi.useFakeTimers();
+  onTestFinished(() => {
+    vi.useRealTimers();
+  });
+  const { entry, answers, lent, lend, move, request, knock } = primary("shm");
+  lend("1");
+  expect(request(10)).toBeUndefined();
+  vi.advanceTimersByTime(1_000);
+  lend("2");
+  vi.advanceTimersByTime(5_000);
+  move();
+  expect(knock(10)).toBe(false);
+  entry.turns.endLoan("1");
+  expect(answers).toEqual(["10 busy", "10 granted"]);
+  expect(lent).toEqual(["1 lent"]);
+});
+
+test("who comes to the queue when what was in his way has ended is served at once", () => {
+  const { answers, request } = primary("shm");
+  expect(request(10)).toBeUndefined();
+  expect(answers).toEqual(["10 granted"]);
+});
+
 test("readers of the process whose turn it is do not prolong it", () => {
   vi.useFakeTimers();
   onTestFinished(() => {

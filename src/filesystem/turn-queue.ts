@@ -1,0 +1,70 @@
+import { isRequest } from "./write-turn-kinds.ts";
+import type { Turn, TurnRequest } from "./write-turn-kinds.ts";
+
+interface Arrival {
+  /** Since when he waits for his turn, by the monotonic clock, over all that he has asked for. */
+  readonly placeMs: number;
+  /** Where the database stood when he asked: what he has read is no newer. */
+  readonly txid: number;
+}
+
+/** Those who wait for their turn to write one database, in the order in which they came. */
+export class TurnQueue {
+  #turns: Turn[] = [];
+  readonly #arrivals = new WeakMap<Turn, Arrival>();
+
+  get length(): number {
+    return this.#turns.length;
+  }
+  get first(): Turn | undefined {
+    return this.#turns[0];
+  }
+
+  some(matches: (turn: Turn) => boolean): boolean {
+    return this.#turns.some(matches);
+  }
+
+  /** Behind those who have waited for longer. */
+  add(turn: Turn, arrival: Arrival): void {
+    this.#arrivals.set(turn, arrival);
+    const at = this.#turns.findIndex((other) => (this.placeOf(other) ?? 0) > arrival.placeMs);
+    this.#turns.splice(at < 0 ? this.#turns.length : at, 0, turn);
+  }
+
+  /** Undefined for one who never was here. */
+  placeOf(turn: Turn): number | undefined {
+    return this.#arrivals.get(turn)?.placeMs;
+  }
+
+  /** In WAL mode: the database has moved beyond what he can have read. */
+  isOlder(turn: TurnRequest, txid: number): boolean {
+    return turn.node.kind === "shm" && (this.#arrivals.get(turn)?.txid ?? txid) < txid;
+  }
+
+  remove(turn: Turn): void {
+    this.#turns = this.#turns.filter((other) => other !== turn);
+  }
+
+  /** Those do not wait any more. */
+  takeOut<Kind extends Turn>(matches: (turn: Turn) => turn is Kind): Kind[] {
+    const taken = this.#turns.filter(matches);
+    if (taken.length > 0) this.#turns = this.#turns.filter((turn) => !matches(turn));
+    return taken;
+  }
+
+  takeAll(): Turn[] {
+    const all = this.#turns;
+    this.#turns = [];
+    return all;
+  }
+
+  /** They keep their places. */
+  putBack(turn: Turn): void {
+    this.#turns.push(turn);
+  }
+
+  /** Requests for SQLite's write lock by whom it would be refused: he has read something old. */
+  takeOlder(txid: number): TurnRequest[] {
+    return this.takeOut((turn): turn is TurnRequest => isRequest(turn) && this.isOlder(turn, txid));
+  }
+}
