@@ -567,6 +567,8 @@ export class MiniPager {
     this.changeCounter++;
     const view = new DataView(page.buffer);
     view.setUint32(24, this.changeCounter);
+    // Corrected at the beginning of each transaction (sqlite3BtreeBeginTrans).
+    view.setUint32(28, this.committed.pageCount);
     view.setUint32(92, this.changeCounter);
     page[18] = page[19] = mode === "wal" ? 2 : 1;
     next.pages.set(1, page);
