@@ -347,7 +347,7 @@ const forward: readonly Option[] = [
     kind: "duration",
     default: "5s",
     meaning:
-      "How long a write waits for its turn before the application gets SQLITE_BUSY, and a commit for its outcome.",
+      "How long a write waits for its turn before the application gets SQLITE_BUSY, and a commit for its outcome. A process that uses the database from several threads gets SQLITE_BUSY after 0.5 s, because they cannot read while one waits; its busy_timeout does the rest.",
   },
 ];
 

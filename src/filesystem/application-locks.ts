@@ -15,8 +15,9 @@ import type { FuseReplies } from "../fuse/replies.ts";
 import type { FuseRequest } from "../fuse/request.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockWaiters } from "./lock-waiters.ts";
-import type { MountLocks, RequestId } from "./mount-locks.ts";
+import type { LockRequest, MountLocks, RequestId } from "./mount-locks.ts";
 import type { LockableNode } from "./nodes.ts";
+import { SiblingThreads } from "./sibling-threads.ts";
 import type { Knock, TurnAnswer, TurnRequest } from "./write-turn-kinds.ts";
 import { WriteGate } from "./write-gate.ts";
 
@@ -40,6 +41,7 @@ export class ApplicationLocks implements MountLocks {
   readonly #turns = new Set<TurnRequest>();
   readonly #host: WritePolicy;
   readonly #gate = new WriteGate();
+  readonly #threads = new SiblingThreads();
   /** Set when the session begins. */
   replies!: FuseReplies;
 
@@ -64,7 +66,7 @@ export class ApplicationLocks implements MountLocks {
 
   /** Answers a SETLK or, with `wait`, a SETLKW, perhaps later. */
   set(
-    request: RequestId,
+    request: LockRequest,
     node: LockableNode,
     fh: number,
     ownerLo: number,
@@ -75,13 +77,14 @@ export class ApplicationLocks implements MountLocks {
     pid: number,
     wait: boolean,
   ): void {
-    const { uniqueLo, uniqueHi } = request;
+    const { uniqueLo, uniqueHi, pid: thread } = request;
     const { locks } = node;
     if (type === F_UNLCK) {
       this.#unlock(node, fh, ownerLo, ownerHi, start, end, pid);
       this.replies.replyEmpty(uniqueLo, uniqueHi);
       return;
     }
+    this.#threads.note(ownerLo, thread);
     if (type === F_WRLCK && node.type === "file") {
       const intent = this.#intent(node, start, end);
       if (intent !== "other" && !this.#hasBegun(node, ownerLo, ownerHi)) {
@@ -105,7 +108,8 @@ export class ApplicationLocks implements MountLocks {
           return;
         }
         const sinceMs = performance.now();
-        const owner = { fh, ownerLo, ownerHi, pid };
+        const hasSiblings = this.#threads.has(ownerLo);
+        const owner = { fh, ownerLo, ownerHi, pid, thread, hasSiblings };
         this.#takeTurn({ uniqueLo, uniqueHi, node, ...owner, start, end, type, sinceMs });
         return;
       }
@@ -113,7 +117,8 @@ export class ApplicationLocks implements MountLocks {
     }
     if (node.type === "file" && type === F_RDLCK && this.#isAtDoor(node, start, end)) {
       const sinceMs = performance.now();
-      const owner = { fh, ownerLo, ownerHi, pid };
+      const hasSiblings = this.#threads.has(ownerLo);
+      const owner = { fh, ownerLo, ownerHi, pid, thread, hasSiblings };
       const knock: Knock = {
         uniqueLo,
         uniqueHi,
@@ -257,7 +262,7 @@ export class ApplicationLocks implements MountLocks {
   }
 
   #hold(
-    request: RequestId,
+    request: LockRequest,
     node: FileNode,
     fh: number,
     ownerLo: number,
@@ -267,9 +272,9 @@ export class ApplicationLocks implements MountLocks {
     pid: number,
     wait: boolean,
   ): void {
-    const { uniqueLo, uniqueHi } = request;
+    const { uniqueLo, uniqueHi, pid: thread } = request;
     // The request's buffer belongs to the next one by then; its number is all that is needed of it.
-    const again = { uniqueLo, uniqueHi };
+    const again = { uniqueLo, uniqueHi, pid: thread };
     const decide = (): void =>
       this.set(again, node, fh, ownerLo, ownerHi, start, end, F_WRLCK, pid, wait);
     this.#gate.hold({ uniqueLo, uniqueHi, decide });

@@ -6,6 +6,9 @@ import type { LockableNode, Node } from "./nodes.ts";
 /** The number by which a request is answered. */
 export type RequestId = Pick<FuseRequest, "uniqueLo" | "uniqueHi">;
 
+/** And the thread that has made it. */
+export type LockRequest = Pick<FuseRequest, "uniqueLo" | "uniqueHi" | "pid">;
+
 /**
  * The fcntl locks of applications, as the mount deals with them. There are two of it: ApplicationLocks
  * is asked for each, KernelLocks sees none of them and is one more process that takes some.
@@ -22,7 +25,7 @@ export interface MountLocks {
 
   /** A SETLK or, with `wait`, a SETLKW, answered perhaps later. */
   set(
-    request: RequestId,
+    request: LockRequest,
     node: LockableNode,
     fh: number,
     ownerLo: number,

@@ -10,10 +10,11 @@ import type { DatabaseEntry } from "./entry.ts";
 import type { Lock } from "./lock-table.ts";
 import type { Knock } from "./write-turn-kinds.ts";
 
-/** An owner of locks: in SQLite's case a process. */
+/** An owner of locks, in SQLite's case a process, and the thread that asks for them. */
 export interface LockOwner {
   readonly ownerLo: number;
   readonly ownerHi: number;
+  readonly thread: number;
 }
 
 /** SQLite's busy handler sleeps for up to 100 ms, and the machine may be busy. */
@@ -143,6 +144,6 @@ export function takeReadLock(knock: Knock): Lock | undefined {
   return conflict;
 }
 
-function keyOf({ ownerLo, ownerHi }: LockOwner): string {
-  return `${ownerLo} ${ownerHi}`;
+function keyOf({ ownerLo, ownerHi, thread }: LockOwner): string {
+  return `${ownerLo} ${ownerHi} ${thread}`;
 }

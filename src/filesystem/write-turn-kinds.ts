@@ -8,6 +8,9 @@ export type TurnAnswer = "granted" | "busy";
 /** A request for SQLite's write lock whose answer waits. */
 export interface TurnRequest extends LockWaiter {
   readonly node: FileNode;
+  readonly thread: number;
+  /** Other threads of the process use the database, and cannot while this request waits. */
+  readonly hasSiblings: boolean;
 }
 
 export interface WriteTurnsHost {
@@ -56,6 +59,10 @@ export function isHalt(turn: Turn): turn is HaltTurn {
 }
 export function isKnock(turn: Turn): turn is Knock {
   return "isKnock" in turn;
+}
+
+export function hasSiblings(turn: Turn): boolean {
+  return "hasSiblings" in turn && turn.hasSiblings;
 }
 
 export function warnOfLostHalt({ db }: DatabaseEntry): void {

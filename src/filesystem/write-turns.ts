@@ -5,7 +5,14 @@ import type { Position } from "../lib/position.ts";
 import { positionsEqual } from "../lib/position.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { DAEMON_FH } from "./lock-table.ts";
-import { isBorrower, isHalt, isKnock, isRequest, warnOfLostHalt } from "./write-turn-kinds.ts";
+import {
+  hasSiblings,
+  isBorrower,
+  isHalt,
+  isKnock,
+  isRequest,
+  warnOfLostHalt,
+} from "./write-turn-kinds.ts";
 import type {
   Borrower,
   HaltTurn,
@@ -19,6 +26,7 @@ import { isReading, isWriting, takeReadLock, WriteDoor } from "./write-door.ts";
 import type { LockOwner } from "./write-door.ts";
 import { TurnQueue } from "./turn-queue.ts";
 import { SubmittedCommits } from "./submitted-commits.ts";
+import { longestWaitMs } from "./sibling-threads.ts";
 import type { Turns } from "./turns.ts";
 
 /** For so long a reader who is expected to write waits for his turn, and then just reads. */
@@ -226,6 +234,7 @@ export class WriteTurns implements Turns {
   #enqueue(turn: Turn): void {
     const placeMs = "uniqueLo" in turn ? this.door.placeOf(turn) : turn.sinceMs;
     this.#queue.add(turn, { placeMs, txid: this.#entry.db.position.txid });
+    if (hasSiblings(turn)) this.#watch();
   }
 
   #wait(request: TurnRequest | HaltTurn | Knock): void {
@@ -245,7 +254,7 @@ export class WriteTurns implements Turns {
       // In a rollback mode it holds a read lock, so nothing can be applied before it gives up.
       return request.node.kind === "database" ? "busy" : undefined;
     }
-    const { node, fh, ownerLo, ownerHi, start, end, pid } = request;
+    const { node, fh, ownerLo, ownerHi, start, end, pid, thread } = request;
     const { locks } = node;
     const conflict = locks.conflict(ownerLo, ownerHi, false, start, end, F_WRLCK);
     // What the daemon does takes microseconds; who knows how long an application writes.
@@ -260,7 +269,7 @@ export class WriteTurns implements Turns {
     }
     locks.set(ownerLo, ownerHi, fh, pid, start, end, F_WRLCK);
     this.door.endAdmission();
-    this.#writer = { ownerLo, ownerHi, placeMs: this.door.endPlace(request) };
+    this.#writer = { ownerLo, ownerHi, thread, placeMs: this.door.endPlace(request) };
     this.#entry.local.forgetIndex();
     if (!this.#host.isPrimary()) {
       this.#isWriting = true;
@@ -417,14 +426,24 @@ export class WriteTurns implements Turns {
     this.#isTimed = false;
     if (this.door.admitted === undefined) this.#admissionEnds();
     this.#openDoor(DOOR_MAX_MS);
+    this.#sendSiblingsAway();
     this.serve();
-    if (this.door.admitted !== undefined || this.#queue.some(isKnock)) this.#watch();
+    const isWatched = (turn: Turn): boolean => isKnock(turn) || hasSiblings(turn);
+    if (this.door.admitted !== undefined || this.#queue.some(isWatched)) this.#watch();
+  }
+
+  #sendSiblingsAway(): void {
+    const nowMs = performance.now();
+    const isDue = (turn: Turn): turn is TurnRequest =>
+      isRequest(turn) && nowMs >= turn.sinceMs + longestWaitMs(turn, this.#queue.placeOf(turn));
+    for (const turn of this.#queue.takeOut(isDue)) this.#host.answer(turn, this.#sendAway(turn));
   }
 
   /** Lets those read who have waited for so long. */
   #openDoor(waitedMs: number): void {
-    const limit = performance.now() - waitedMs;
-    const isDue = (turn: Turn): turn is Knock => isKnock(turn) && turn.sinceMs <= limit;
+    const nowMs = performance.now();
+    const isDue = (turn: Turn): turn is Knock =>
+      isKnock(turn) && nowMs >= turn.sinceMs + Math.min(waitedMs, longestWaitMs(turn, -Infinity));
     for (const knock of this.#queue.takeOut(isDue)) this.#open(knock);
   }
 

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { cleanUpAfterEach, Cluster } from "../../support/cluster.ts";
 import { startPython } from "../../support/shell.ts";
@@ -100,6 +101,47 @@ test.each(["WAL", "DELETE"])(
     const other = cluster.connect(cluster.primary, "app.db");
     const count = other.prepare("SELECT count(*) FROM t").pluck();
     await expect.poll(() => count.get(), { timeout: 20_000 }).toBe(400);
+    await cluster.verify();
+  },
+);
+
+/** Reads in one thread while another waits to write; says for how long no read came to an end. */
+const SIBLINGS = `
+import threading
+db.execute("PRAGMA busy_timeout=30000")
+longest, isOver = 0.0, False
+def read():
+  global longest
+  reader = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+  last = time.monotonic()
+  while not isOver:
+    reader.execute("SELECT n FROM counter").fetchone()
+    now = time.monotonic()
+    longest, last = max(longest, now - last), now
+    time.sleep(0.002)
+thread = threading.Thread(target=read)
+thread.start()
+for i in range(20):
+  db.execute("SELECT n FROM counter").fetchone()
+  time.sleep(0.01)
+db.execute("UPDATE counter SET n = n + 1")
+isOver = True
+thread.join()
+print(round(longest * 1000))`;
+
+test.each(["WAL", "DELETE"])(
+  "%s: threads of a process read on while one of them waits for its turn to write",
+  async (mode) => {
+    const cluster = await start(mode, 1);
+    const db = cluster.connect(cluster.primary, "app.db");
+    db.exec("BEGIN IMMEDIATE; UPDATE counter SET n = n + 1");
+    const waiting = startPython(cluster.replica.file("app.db"), SIBLINGS);
+    await sleep(4_000);
+    db.exec("COMMIT");
+    const { code, stdout, stderr } = await waiting;
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(Number(stdout)).toBeLessThan(1_500);
+    expect(db.prepare("SELECT n FROM counter").pluck().get()).toBe(2);
     await cluster.verify();
   },
 );

@@ -40,7 +40,18 @@ function database() {
   );
   const node = entry.node("database");
   const ask = (unique: number, type: number, start: number, end = start): void =>
-    locks.set({ uniqueLo: unique, uniqueHi: 0 }, node, 1, unique, 0, start, end, type, 1, false);
+    locks.set(
+      { uniqueLo: unique, uniqueHi: 0, pid: unique },
+      node,
+      1,
+      unique,
+      0,
+      start,
+      end,
+      type,
+      1,
+      false,
+    );
   return { answers, ask, entry, locks, node };
 }
 

@@ -41,6 +41,8 @@ function primary(file: "database" | "shm" = "database") {
       tell: (event) => events.push(event),
     },
   );
+  /** Those whose processes have other threads that read. */
+  const withSiblings = new Set<number>();
   const lent: string[] = [];
   const lend = (loan: string): void =>
     entry.turns.lend(loan, ({ kind }: LoanResult) => lent.push(`${loan} ${kind}`));
@@ -55,6 +57,8 @@ function primary(file: "database" | "shm" = "database") {
     end: file === "shm" ? WAL_WRITE_LOCK : RESERVED_BYTE,
     type: F_WRLCK,
     pid: 1,
+    thread: unique,
+    hasSiblings: withSiblings.has(unique),
     sinceMs: performance.now(),
   });
   const request = (unique: number) => entry.requests.request(requestOf(unique));
@@ -66,7 +70,7 @@ function primary(file: "database" | "shm" = "database") {
     Object.assign(db, { position: { txid: txid + 1, checksum: 6n } });
     entry.turns.serve();
   };
-  return { entry, events, answers, lent, lend, move, request, knock };
+  return { entry, events, answers, lent, lend, move, request, knock, withSiblings };
 }
 
 test("nodes and applications take turns in the order they came", () => {
@@ -233,6 +237,43 @@ test("who comes to the queue when what was in his way has ended is served at onc
   const { answers, request } = primary("shm");
   expect(request(10)).toBeUndefined();
   expect(answers).toEqual(["10 granted"]);
+});
+
+test("who would keep other threads of his process from reading does not wait for long at a time", () => {
+  vi.useFakeTimers();
+  onTestFinished(() => {
+    vi.useRealTimers();
+  });
+  const { entry, events, answers, lend, lent, request, knock, withSiblings } = primary("shm");
+  withSiblings.add(10);
+  lend("1");
+  expect(request(10)).toBeUndefined();
+  vi.advanceTimersByTime(1);
+  expect(request(11)).toBeUndefined();
+  lend("2");
+  const wait = (ms: number): void => {
+    expect(events.filter(({ type }) => type === "turn-reserved")).not.toHaveLength(0);
+    events.length = 0;
+    vi.advanceTimersByTime(ms);
+    entry.turns.endReservation();
+  };
+  wait(400);
+  expect(answers).toEqual([]);
+  wait(101);
+  expect(answers).toEqual(["10 busy"]);
+  // He has come back, so he will again. He may read, and is sent away once more.
+  expect(knock(10)).toBe(false);
+  wait(41);
+  expect(answers).toEqual(["10 busy", "10 granted"]);
+  expect(request(10)).toBeUndefined();
+  wait(41);
+  expect(answers).toEqual(["10 busy", "10 granted", "10 busy"]);
+  entry.node("shm").locks.releaseOwner(10, 0);
+  // But he keeps his place.
+  expect(knock(10)).toBe(false);
+  entry.turns.endLoan("1");
+  expect(answers.slice(3)).toEqual(["10 granted"]);
+  expect(lent).toEqual(["1 lent"]);
 });
 
 test("readers of the process whose turn it is do not prolong it", () => {
