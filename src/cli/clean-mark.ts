@@ -15,12 +15,11 @@ const NAME = "clean";
 export function takeCleanMark(dataDirectory: string): boolean {
   const file = path.join(dataDirectory, NAME);
   const isClean = fs.existsSync(file);
-  const digest = isClean ? fs.readFileSync(file, "latin1").trim() : "";
   const shelf = readShelfHead(nodeFiles, dataDirectory);
-  const isGood = isClean ? shelf?.digest === digest : shelf?.isOfThisBoot === true;
-  if (!isGood) {
-    discardShelf(dataDirectory);
-  }
+  const isGood = isClean
+    ? shelf?.digest === fs.readFileSync(file, "latin1").trim()
+    : shelf?.isOfThisBoot === true;
+  if (!isGood) discardShelf(dataDirectory);
   fs.rmSync(file, { force: true });
   // A power cut must not bring it back.
   if (isClean) nodeFiles.syncDirectory(dataDirectory);

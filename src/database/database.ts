@@ -350,9 +350,6 @@ export class Database implements WalCaptureOwner {
   get isEmptied(): boolean {
     return this.#rollbackCapture?.isEmptied === true;
   }
-  get isJournalHot(): boolean {
-    return this.#rollback.isJournalHot;
-  }
   takeBackOpenChanges(): void {
     this.#rollback.takeBack();
     this.kernel.invalidateName("journal");

@@ -24,12 +24,12 @@ export function* settleAfterDemotion(db: Database, locks: DaemonLocks): Job<void
  * made of what is half written.
  */
 export function* rollBackAbandoned(db: Database, locks: DaemonLocks): Job<void> {
-  if (!db.isJournalHot || locks.openCount("any") > 0) return;
-  // A journal that was copied into place may say something else than what the log has.
-  if (!db.isJournalOurs && !changesNothing(db)) return;
+  if (!db.hasHotJournal || locks.openCount("any") > 0) return;
   // Whether a transaction over several databases was committed, only SQLite can see: the name of the
   // super-journal may lead into our own mount, or into another's.
   if (namesSuperJournal(db)) return;
+  // A journal that was copied into place may say something else than what the log has.
+  if (!db.isJournalOurs && !changesNothing(db)) return;
   // Whoever is in the way has just opened it, and sees to it himself.
   if (!tryLockOutReaders(locks)) return;
   try {

@@ -81,10 +81,6 @@ export class RollbackCapture {
     return this.#emptied && this.#loose;
   }
 
-  get isJournalHot(): boolean {
-    return this.#journalHot;
-  }
-
   /** All pages are about to be replaced or removed, and with them whatever was not committed. */
   forget(): void {
     this.#dirty.reset();

@@ -22,7 +22,7 @@ export function takeBackAtOnce(entry: DatabaseEntry): void {
 export function settleAbandoned(entry: DatabaseEntry, done: (mayServe: boolean) => void): void {
   const { db } = entry;
   const takeBack = (): void => {
-    if (db.isJournalHot) db.takeBackOpenChanges();
+    if (db.hasHotJournal) db.takeBackOpenChanges();
   };
   undoAlone(entry, takeBack, "cannot roll back what a writer left", (isWell) => {
     // Who writes without a journal, `cp` for example, is done when he closes the file.

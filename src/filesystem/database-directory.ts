@@ -67,12 +67,14 @@ export class DatabaseDirectory {
         const db = this.open(name);
         opened++;
         const shelved = shelve(db);
-        isChanged ||= shelved !== undefined;
-        if (shelved === undefined) yield { db };
-        else {
-          lines.push(encodeShelved(shelved));
-          yield { shelved, line: lines.at(-1) ?? "" };
+        if (shelved === undefined) {
+          yield { db };
+          continue;
         }
+        isChanged = true;
+        const newLine = encodeShelved(shelved);
+        lines.push(newLine);
+        yield { shelved, line: newLine };
       } else {
         lines.push(line);
         yield { shelved: known, line };

@@ -61,8 +61,9 @@ export function isKnock(turn: Turn): turn is Knock {
   return "isKnock" in turn;
 }
 
-export function hasSiblings(turn: Turn): boolean {
-  return "hasSiblings" in turn && turn.hasSiblings;
+/** Whether he must not wait for long, so that somebody has to look after him. */
+export function isWatched(turn: Turn): boolean {
+  return isKnock(turn) || ("hasSiblings" in turn && turn.hasSiblings);
 }
 
 export function warnOfLostHalt({ db }: DatabaseEntry): void {

@@ -6,11 +6,11 @@ import { positionsEqual } from "../lib/position.ts";
 import type { DatabaseEntry } from "./entry.ts";
 import { DAEMON_FH } from "./lock-table.ts";
 import {
-  hasSiblings,
   isBorrower,
   isHalt,
   isKnock,
   isRequest,
+  isWatched,
   warnOfLostHalt,
 } from "./write-turn-kinds.ts";
 import type {
@@ -184,7 +184,6 @@ export class WriteTurns implements Turns {
     }
     if (this.hasRight) this.#enqueue(knock);
     else this.#wait(knock);
-    this.#watch();
     this.serve();
     return false;
   }
@@ -234,7 +233,7 @@ export class WriteTurns implements Turns {
   #enqueue(turn: Turn): void {
     const placeMs = "uniqueLo" in turn ? this.door.placeOf(turn) : turn.sinceMs;
     this.#queue.add(turn, { placeMs, txid: this.#entry.db.position.txid });
-    if (hasSiblings(turn)) this.#watch();
+    if (isWatched(turn)) this.#watch();
   }
 
   #wait(request: TurnRequest | HaltTurn | Knock): void {
@@ -323,8 +322,11 @@ export class WriteTurns implements Turns {
    * rather than sleep and read while all others wait for him.
    */
   #sendStaleAway(): void {
-    const older = this.#queue.takeOlder(this.#entry.visiblePosition.txid);
-    for (const turn of older) this.#host.answer(turn, this.#sendAway(turn));
+    this.#sendAllAway(this.#queue.takeOlder(this.#entry.visiblePosition.txid));
+  }
+
+  #sendAllAway(turns: readonly TurnRequest[]): void {
+    for (const turn of turns) this.#host.answer(turn, this.#sendAway(turn));
   }
 
   get #isAppWriting(): boolean {
@@ -417,8 +419,7 @@ export class WriteTurns implements Turns {
   makeWay(): void {
     const isInTheWay = (turn: Turn): turn is TurnRequest =>
       isRequest(turn) && turn.node.kind === "database";
-    for (const turn of this.#queue.takeOut(isInTheWay))
-      this.#host.answer(turn, this.#sendAway(turn));
+    this.#sendAllAway(this.#queue.takeOut(isInTheWay));
   }
 
   /** Some time has passed: whoever the turn was kept for has come, or is not waited for any more. */
@@ -428,7 +429,6 @@ export class WriteTurns implements Turns {
     this.#openDoor(DOOR_MAX_MS);
     this.#sendSiblingsAway();
     this.serve();
-    const isWatched = (turn: Turn): boolean => isKnock(turn) || hasSiblings(turn);
     if (this.door.admitted !== undefined || this.#queue.some(isWatched)) this.#watch();
   }
 
@@ -436,7 +436,7 @@ export class WriteTurns implements Turns {
     const nowMs = performance.now();
     const isDue = (turn: Turn): turn is TurnRequest =>
       isRequest(turn) && nowMs >= turn.sinceMs + longestWaitMs(turn, this.#queue.placeOf(turn));
-    for (const turn of this.#queue.takeOut(isDue)) this.#host.answer(turn, this.#sendAway(turn));
+    this.#sendAllAway(this.#queue.takeOut(isDue));
   }
 
   /** Lets those read who have waited for so long. */

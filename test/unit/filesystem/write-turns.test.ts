@@ -73,6 +73,14 @@ function primary(file: "database" | "shm" = "database") {
   return { entry, events, answers, lent, lend, move, request, knock, withSiblings };
 }
 
+/** Until the end of the test time passes only as told. */
+function stopClock(): void {
+  vi.useFakeTimers();
+  onTestFinished(() => {
+    vi.useRealTimers();
+  });
+}
+
 test("nodes and applications take turns in the order they came", () => {
   const { entry, answers, lent, lend, request } = primary();
   lend("1");
@@ -137,10 +145,7 @@ test("who is let in and does not write has had his turn", () => {
 });
 
 test("readers whom nobody expects to write do not wait, and those who do not wait for long", () => {
-  vi.useFakeTimers();
-  onTestFinished(() => {
-    vi.useRealTimers();
-  });
+  stopClock();
   const { entry, answers, lend, request, knock } = primary();
   lend("1");
   expect(knock(20)).toBe(true);
@@ -216,10 +221,7 @@ test("who has waited at the door while the database moved begins anew, and nobod
 });
 
 test("a place is kept for as long as its owner waits in the queue", () => {
-  vi.useFakeTimers();
-  onTestFinished(() => {
-    vi.useRealTimers();
-  });
+  stopClock();
   const { entry, answers, lent, lend, move, request, knock } = primary("shm");
   lend("1");
   expect(request(10)).toBeUndefined();
@@ -240,10 +242,7 @@ test("who comes to the queue when what was in his way has ended is served at onc
 });
 
 test("who would keep other threads of his process from reading does not wait for long at a time", () => {
-  vi.useFakeTimers();
-  onTestFinished(() => {
-    vi.useRealTimers();
-  });
+  stopClock();
   const { entry, events, answers, lend, lent, request, knock, withSiblings } = primary("shm");
   withSiblings.add(10);
   lend("1");
@@ -277,10 +276,7 @@ test("who would keep other threads of his process from reading does not wait for
 });
 
 test("readers of the process whose turn it is do not prolong it", () => {
-  vi.useFakeTimers();
-  onTestFinished(() => {
-    vi.useRealTimers();
-  });
+  stopClock();
   const { entry, lent, lend, move, request, knock } = primary("shm");
   lend("1");
   expect(request(10)).toBeUndefined();
