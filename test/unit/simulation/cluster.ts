@@ -180,7 +180,9 @@ export class Cluster {
     if (!stream.replica.isUp || stream.replica === this.primary) return "not a replica";
     return stream.deliver((at, result) => {
       if (result.kind === "applied") {
-        this.oracle(stream.name).check(at.db, `${stream.replica.name} after applying`);
+        const oracle = this.oracle(stream.name);
+        oracle.passed(at.db);
+        oracle.check(at.db, `${stream.replica.name} after applying`);
       }
     });
   }

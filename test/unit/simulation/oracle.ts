@@ -28,6 +28,8 @@ export class Violation extends Error {
  */
 export class Oracle {
   readonly #states = new Map<string, State>();
+  /** By TXID, what preceded a transaction that is in a log and that nobody has seen yet. */
+  readonly #unseen = new Map<number, Position>();
   /** The newest position of the primary that a power cut must leave. */
   durable: Position = ZERO;
   /** The newest position of the primary that a killed process must leave. */
@@ -79,6 +81,7 @@ export class Oracle {
     }
     const found = contentOf(db);
     if (attempt.isLoose === true) {
+      if (isTwice) this.#unseen.set(after.txid + 1, after);
       this.learn(position, found, db.store.pageSize, after);
       return;
     }
@@ -98,6 +101,16 @@ export class Oracle {
       }
     }
     this.learn(position, found, attempt.pageSize, after);
+  }
+
+  /**
+   * A replica passes what was taken from a writer without a journal just before the power cut after
+   * which its primary found something else in the file. Only the checksum says what it must hold.
+   */
+  passed(db: Database): void {
+    const after = this.#unseen.get(db.position.txid);
+    if (after === undefined || this.has(db.position)) return;
+    this.learn(db.position, contentOf(db), db.store.pageSize, after);
   }
 
   /** Whether `older` is `newer` or what led to it. */
