@@ -17,6 +17,8 @@ import { isDatabaseName } from "./names.ts";
  * known at once. After a crash all are, because some were written since the shelf was.
  */
 const LOOKED_AT_FIRST = 1_000;
+/** How often a long start says how far it is. */
+const PROGRESS_EVERY_MS = 5_000;
 
 /** A database found at the start: open, or at rest and on the shelf. */
 export type Found =
@@ -52,8 +54,14 @@ export class DatabaseDirectory {
     let looked = wasClean ? 0 : -Infinity;
     let isChanged = shelf?.isOfThisBoot !== true;
     const found = fs.readdirSync(this.#directory, { withFileTypes: true });
-    for (const entry of found.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const count = found.length;
+    let toldAtMs = this.#host.nowMs();
+    for (const [i, entry] of found.sort((a, b) => (a.name < b.name ? -1 : 1)).entries()) {
       const { name } = entry;
+      if (this.#host.nowMs() - toldAtMs >= PROGRESS_EVERY_MS) {
+        toldAtMs = this.#host.nowMs();
+        this.#host.logger.info("opening databases", { done: i, count });
+      }
       if (!isDatabaseName(name) || !isDirectory(entry, this.#directory)) {
         this.#host.logger.warn("ignored in the data directory", { name });
         continue;
@@ -81,7 +89,7 @@ export class DatabaseDirectory {
       }
     }
     this.#isMounted = true;
-    this.#host.logger.info("databases found", { count: found.length, opened });
+    this.#host.logger.info("databases found", { count, opened });
     // For the next start, if it comes after a crash.
     if (isChanged) this.#writeShelf(lines);
   }
