@@ -26,7 +26,8 @@ function look(name: string, round: number): void {
     const check = db.pragma("quick_check", { simple: true });
     if (check !== "ok") tell({ type: "problem", text: `${mount}/${name}: ${String(check)}` });
   }
-  if (round % 50 !== 0) return;
+  // No multiple of their number, so that it is each one's turn.
+  if (round % 51 !== 0) return;
   kept.delete(name);
   db.close();
 }

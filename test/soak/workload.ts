@@ -19,7 +19,7 @@ export function tell(message: ChildMessage): void {
 
 /** The schema of a lasting database: in every snapshot of it the balances add up to 0. */
 export function prepare(db: Database.Database, journalMode: string): void {
-  db.pragma(`journal_mode = ${journalMode}`);
+  setJournalMode(db, journalMode);
   // All or nothing: readers look at any time.
   db.transaction(() => {
     db.exec(`
@@ -31,6 +31,18 @@ export function prepare(db: Database.Database, journalMode: string): void {
     const add = db.prepare("INSERT OR IGNORE INTO account VALUES (?, 0)");
     for (let id = 1; id <= ACCOUNT_COUNT; id++) add.run(id);
   }).immediate();
+}
+
+/**
+ * A writer that is killed may leave a database in WAL mode, and then nobody takes it out of it while
+ * a reader has it open: SQLite says so at once, whatever the timeout.
+ */
+function setJournalMode(db: Database.Database, journalMode: string): void {
+  try {
+    db.pragma(`journal_mode = ${journalMode}`);
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+  }
 }
 
 /** One transfer, one event and one count, all or nothing. */
