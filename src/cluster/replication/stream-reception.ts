@@ -200,11 +200,12 @@ export class StreamReception {
   }
 
   #beginLtx(database: string): undefined {
-    const { clock, engine } = this.#options;
-    this.#receiver = new LtxReceiver(database, clock.monotonicMs(), engine, () => {
+    const { clock, engine, log } = this.#options;
+    const spoolIsFree = (): Promise<void> => {
       this.#queue.kick();
       return this.#queue.laneIdle(database);
-    });
+    };
+    this.#receiver = new LtxReceiver(database, { clock, engine, log, spoolIsFree });
     return undefined;
   }
 
