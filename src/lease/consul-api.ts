@@ -74,7 +74,7 @@ export class ConsulApi {
 
   async createSession(request: SessionRequest): Promise<string> {
     const { name, ttlMs, lockDelayMs, node } = request;
-    const { ID } = await this.#call((common) =>
+    const created: unknown = await this.#call((common) =>
       this.#client.session.create({
         name,
         behavior: "delete",
@@ -86,7 +86,9 @@ export class ConsulApi {
         ...common,
       }),
     );
-    return ID;
+    const id = member(created, "ID");
+    if (typeof id !== "string" || id === "") throw this.#notConsul();
+    return id;
   }
 
   /** False when the session is gone. */
@@ -186,7 +188,10 @@ export class ConsulApi {
         return this.#client.kv.get(options);
       }, deadlineMs);
       const [response, found]: unknown[] = Array.isArray(answer) ? answer : [];
-      return { entry: entryOf(found), index: indexOf(response) };
+      const index = indexOf(response);
+      // Consul sends it with every answer about a key, also when there is none.
+      if (index === undefined) throw this.#notConsul();
+      return { entry: entryOf(found), index };
     } finally {
       signal?.removeEventListener("abort", onAbort);
     }
@@ -201,6 +206,13 @@ export class ConsulApi {
     } catch (cause) {
       throw this.#explain(cause);
     }
+  }
+
+  /** A proxy's own page, perhaps: taken for an answer, it would say that nobody has the lease. */
+  #notConsul(): ConsulError {
+    const { origin } = this.#options;
+    const problem = `what answers at ${origin} is not Consul: check lease.consul.url`;
+    return new ConsulError("LEASE_BACKEND_FAILED", problem);
   }
 
   #explain(cause: unknown): LitefsError {
@@ -259,9 +271,9 @@ function entryOf(found: unknown): ConsulEntry | undefined {
   };
 }
 
-function indexOf(response: unknown): string {
+function indexOf(response: unknown): string | undefined {
   const index = member(member(response, "headers"), "x-consul-index");
-  return typeof index === "string" ? index : "0";
+  return typeof index === "string" ? index : undefined;
 }
 
 /** Of the answer, also when the error that carries it was wrapped. */

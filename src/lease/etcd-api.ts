@@ -270,7 +270,8 @@ async function firstEvent(body: Readable): Promise<void> {
 }
 
 function isStaleToken(error: unknown): boolean {
-  return error instanceof EtcdRefusal && /invalid auth token/.test(errorText(error));
+  const stale = /invalid auth token|revision of auth store is old/;
+  return error instanceof EtcdRefusal && stale.test(errorText(error));
 }
 
 function entryOf(found: unknown): EtcdEntry {
