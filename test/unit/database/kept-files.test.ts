@@ -1,8 +1,10 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { afterAll, expect, onTestFinished, test } from "vitest";
 import { KeptFiles } from "../../../src/database/log/kept-files.ts";
-import { temporaryDirectory } from "../../fuzz/temporary.ts";
+import { removeTemporaryDirectory, temporaryDirectory } from "../../fuzz/temporary.ts";
+
+afterAll(removeTemporaryDirectory);
 
 function newFiles(): KeptFiles {
   const files = new KeptFiles();

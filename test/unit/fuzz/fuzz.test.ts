@@ -1,10 +1,11 @@
 import * as fs from "node:fs";
-import { describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { FINDINGS_DIRECTORY, savedInputs } from "../../fuzz/findings.ts";
 import { Fuzzer } from "../../fuzz/fuzzer.ts";
 import { minimize, probe } from "../../fuzz/probe.ts";
 import type { Finding } from "../../fuzz/probe.ts";
 import type { FuzzTarget } from "../../fuzz/target.ts";
+import { removeTemporaryDirectory } from "../../fuzz/temporary.ts";
 import { databaseHeader } from "../../fuzz/targets/sqlite-files.ts";
 import { TARGETS } from "../../fuzz/targets/index.ts";
 import { FormatError } from "../../../src/lib/errors.ts";
@@ -12,6 +13,8 @@ import { FormatError } from "../../../src/lib/errors.ts";
 /** A smoke run: `npm run fuzz` looks for longer. */
 const SMOKE_MS = 500;
 const SEED = 20261121;
+
+afterAll(removeTemporaryDirectory);
 
 function problems(findings: readonly Finding[]): string[] {
   return findings.map(({ problem, input, stack }) => {
