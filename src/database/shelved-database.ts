@@ -86,8 +86,8 @@ export function isUntouched(shelved: ShelvedDatabase, files: Files, directory: s
 function isAsShelved({ log, file, segment }: ShelvedDatabase, files: DatabaseFiles): boolean {
   return (
     hasNothingElse(files) &&
-    isSame(files.files.identify(files.pathOf("database")), file) &&
-    isSame(identifyLastSegment(files, log), segment) &&
+    isSameFile(files.files.identify(files.pathOf("database")), file) &&
+    isSameFile(identifyLastSegment(files, log), segment) &&
     hasSegments(files, log)
   );
 }
@@ -98,7 +98,8 @@ function hasNothingElse(files: DatabaseFiles): boolean {
   return names.length === 2 && names.includes("database") && names.includes("log");
 }
 
-function isSame(a: FileIdentity | undefined, b: FileIdentity): boolean {
+/** Whether nobody has written or replaced a file, by what its inode says. */
+export function isSameFile(a: FileIdentity | undefined, b: FileIdentity): boolean {
   return a?.inode === b.inode && a.sizeBytes === b.sizeBytes && a.modifiedMs === b.modifiedMs;
 }
 

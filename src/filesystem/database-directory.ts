@@ -6,11 +6,13 @@ import type { Files } from "../database/files.ts";
 import type { DatabaseHost } from "../database/host.ts";
 import { openDatabase } from "../database/recover.ts";
 import { decodeShelved, encodeShelved, readShelf, writeShelf } from "../database/shelf-file.ts";
-import { isUntouched, shelve, takeFromShelf } from "../database/shelved-database.ts";
+import { isSameFile, isUntouched, shelve, takeFromShelf } from "../database/shelved-database.ts";
 import type { ShelvedDatabase } from "../database/shelved-database.ts";
 import { errorCode, errorText } from "../lib/errors.ts";
 import type { DatabaseTable } from "./database-table.ts";
 import { isDatabaseName } from "./names.ts";
+import type { ShelvedLook } from "./nodes.ts";
+import { readAccess } from "./shown-access.ts";
 
 /**
  * After an orderly stop so many are looked at before the mount is there, so that what is damaged is
@@ -128,6 +130,20 @@ export class DatabaseDirectory {
     }
     this.#host.changed(name);
     return this.open(name);
+  }
+
+  /** Without its log: to list thousands of databases must not take several calls for each. */
+  lookAtShelved(name: string, line: string): ShelvedLook | undefined {
+    const { file, log } = decodeShelved(line);
+    const databaseFile = path.join(this.#pathOf(name), "database");
+    try {
+      if (!isSameFile(this.#files.identify(databaseFile), file)) return undefined;
+      const { timestampMs } = log.state;
+      return { sizeBytes: file.sizeBytes, timestampMs, access: readAccess(databaseFile) };
+    } catch {
+      // Whoever opens it is told why.
+      return undefined;
+    }
   }
 
   /**

@@ -39,6 +39,7 @@ import type {
   MountResult,
   MountThreadData,
 } from "./messages.ts";
+import type { ShelvedLook } from "./nodes.ts";
 import { Outbox, Retrievals } from "./notifier.ts";
 import type { NotificationGroup } from "./notifier.ts";
 import { Retention } from "./retention.ts";
@@ -220,6 +221,9 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   }
   takeFromShelf(name: string, shelved: string): Database {
     return this.#directory.takeFromShelf(name, shelved);
+  }
+  lookAtShelved(name: string, shelved: string): ShelvedLook | undefined {
+    return this.#directory.lookAtShelved(name, shelved);
   }
 
   /** Nobody has the database open: a replica tidies its WAL, and descriptors are given back. */

@@ -4,6 +4,7 @@ import type { Logger } from "../lib/log.ts";
 import type { WriteEvent } from "../database/write-engine.ts";
 import type { FileSystemStatistics } from "../fuse/replies.ts";
 import type { DatabaseEntry } from "./entry.ts";
+import type { ShelvedLook } from "./nodes.ts";
 
 /** What the file system needs from the rest of the mount thread. */
 export interface FileSystemHost {
@@ -19,6 +20,8 @@ export interface FileSystemHost {
   createDatabase(name: string): Database;
   /** One that nobody has asked for since the start, see DatabaseTable. */
   takeFromShelf(name: string, shelved: string): Database;
+  /** What the file of one looks like; undefined where it is not as it was when it was shelved. */
+  lookAtShelved(name: string, shelved: string): ShelvedLook | undefined;
   statistics(): FileSystemStatistics;
   /** Another thread has left messages. */
   wake(): void;

@@ -62,7 +62,8 @@ export class NameRequests {
 
   #lookupInRoot(request: FuseRequest, name: string): void {
     const { uniqueLo, uniqueHi } = request;
-    const node = this.#options.names.find(name);
+    const { names } = this.#options;
+    const node = names.findSleeping(name) ?? names.find(name);
     if (node === undefined) {
       const { kind } = parseName(name);
       // Files appear through the kernel or with a notification; the virtual ones just appear.

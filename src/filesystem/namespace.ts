@@ -11,7 +11,7 @@ import { LAG_NAME, nameOf, parseName, PRIMARY_NAME, ROLE_NAME } from "./names.ts
 import type { Name } from "./names.ts";
 import type { NodeTable } from "./node-table.ts";
 import { LAG_FILE_BYTES, LAG_NODE_ID, lagText, PRIMARY_NODE_ID, ROLE_NODE_ID } from "./nodes.ts";
-import type { Node, TextNode } from "./nodes.ts";
+import type { Node, SleepingNode, TextNode } from "./nodes.ts";
 import type { PlainFiles } from "./plain-files.ts";
 import type { WriteTurnsHost } from "./write-turn-kinds.ts";
 
@@ -51,6 +51,7 @@ export class Namespace {
     this.#add = add;
     this.#turns = turns;
     this.entries = new DatabaseTable((name, shelved) => host.takeFromShelf(name, shelved), add);
+    nodes.wake = (name) => void this.entries.get(name);
     nodes.addText(LAG_NODE_ID, LAG_FILE_BYTES, () => lagText(host.lagMs()));
     nodes.addText(ROLE_NODE_ID, 0, () => `${host.phase()}\n`);
     nodes.addText(PRIMARY_NODE_ID, 0, () => `${host.primaryHostname() ?? ""}\n`);
@@ -60,7 +61,19 @@ export class Namespace {
   add(db: Database): DatabaseEntry {
     const entry = new DatabaseEntry(db, this.#newNode, this.#turns, this.#makeParts);
     this.entries.add(entry);
+    // What changes from now on must reach the kernel by the number that it knows.
+    if (this.#nodes.sleeping(db.name) !== undefined) entry.node("database");
     return entry;
+  }
+
+  /** The file of a database on the shelf; undefined for any other, and where it is not as it was. */
+  findSleeping(name: string): SleepingNode | undefined {
+    const line = this.entries.shelved().get(name);
+    if (line === undefined) return undefined;
+    const known = this.#nodes.sleeping(name);
+    if (known !== undefined) return known;
+    const look = this.#host.lookAtShelved(name, line);
+    return look && this.#nodes.newSleeping(name, look);
   }
 
   /** The database of a name, made when there is none; its file is yet to come. */

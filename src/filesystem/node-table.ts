@@ -1,27 +1,62 @@
 import type { FileKind } from "../database/database-files.ts";
+import { assert } from "../lib/assert.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import { LockTable } from "./lock-table.ts";
 import { FIRST_FREE_NODE_ID } from "./nodes.ts";
-import type { LockableNode, Node, TextNode } from "./nodes.ts";
+import type { LockableNode, Node, ShelvedLook, SleepingNode, TextNode } from "./nodes.ts";
 import { PlainNode } from "./plain-node.ts";
 import type { PlainKind } from "./plain-node.ts";
 
 /** Every node that the kernel knows by its number, until the kernel forgets it. */
 export class NodeTable {
-  readonly #nodes = new Map<number, Node>();
+  readonly #nodes = new Map<number, Node | SleepingNode>();
+  /** By the names of their databases. */
+  readonly #sleeping = new Map<string, SleepingNode>();
   #nextId = FIRST_FREE_NODE_ID;
+  /** Takes a database from the shelf, and so makes a file of its sleeping node. */
+  wake: (database: string) => void = () => undefined;
 
+  /** Whoever asks for a sleeping node wants more of it than it can do. */
   get(nodeId: number): Node | undefined {
-    return this.#nodes.get(nodeId);
+    const node = this.#nodes.get(nodeId);
+    if (node?.type !== "sleeping") return node;
+    this.wake(node.name);
+    const awake = this.#nodes.get(nodeId);
+    assert(awake?.type !== "sleeping", "who is woken is awake");
+    return awake;
   }
 
   lockable(nodeId: number): LockableNode | undefined {
-    const node = this.#nodes.get(nodeId);
+    const node = this.get(nodeId);
     return node?.type === "text" ? undefined : node;
   }
 
+  /** The kernel goes on to call the file of a database by the number that it had while it slept. */
   newFile(entry: DatabaseEntry, kind: FileKind): FileNode {
-    return this.#addFile(this.#nextId++, entry, kind, new LockTable());
+    const { name } = entry.db;
+    const sleeping = kind === "database" ? this.#sleeping.get(name) : undefined;
+    if (sleeping === undefined) return this.#addFile(this.#nextId++, entry, kind, new LockTable());
+    this.#sleeping.delete(name);
+    const node = this.#addFile(sleeping.id, entry, kind, new LockTable());
+    node.lookups = sleeping.lookups;
+    return node;
+  }
+
+  sleeping(database: string): SleepingNode | undefined {
+    return this.#sleeping.get(database);
+  }
+
+  newSleeping(database: string, look: ShelvedLook): SleepingNode {
+    const node: SleepingNode = {
+      type: "sleeping",
+      id: this.#nextId++,
+      name: database,
+      lookups: 0,
+      ...look,
+    };
+    this.#nodes.set(node.id, node);
+    this.#sleeping.set(database, node);
+    return node;
   }
 
   /** The file behind a number has become one of a database; who has it open keeps his locks. */
@@ -93,6 +128,7 @@ export class NodeTable {
     if (node === undefined) return;
     node.lookups -= lookupCount;
     if (node.lookups > 0 || nodeId < FIRST_FREE_NODE_ID) return;
+    if (node.type === "sleeping") this.#sleeping.delete(node.name);
     if (node.type === "file" && node.entry.nodes.get(node.kind) === node) {
       // We hold locks on it ourselves, and the name will lead to the same node again.
       if (node.locks.size > 0) return;

@@ -25,6 +25,26 @@ export interface TextNode {
   readonly haltLockOf?: DatabaseEntry;
 }
 
+/**
+ * The file of a database on the shelf. The kernel knows it by this number, and nobody has asked for more
+ * than what it looks like: to list thousands of databases opens none.
+ */
+export interface SleepingNode extends ShelvedLook {
+  readonly type: "sleeping";
+  readonly id: number;
+  /** Of the database. */
+  readonly name: string;
+  lookups: number;
+}
+
+/** What stat(2) says of the file of a database on the shelf. */
+export interface ShelvedLook {
+  readonly sizeBytes: number;
+  /** Of its last transaction. */
+  readonly timestampMs: number;
+  readonly access: ShownAccess;
+}
+
 export type Node = FileNode | TextNode | PlainNode;
 
 /** What can be locked: files with content that applications write. */
@@ -74,9 +94,9 @@ export function isGone(node: Node | undefined): boolean {
 }
 
 /** What a name leads to, counted as one reference of the kernel. */
-export function entryOf(node: FileNode | TextNode): FuseEntry {
+export function entryOf(node: FileNode | TextNode | SleepingNode): FuseEntry {
   node.lookups++;
-  const isFile = node.type === "file";
+  const isFile = node.type !== "text";
   return {
     nodeId: node.id,
     generation: 0,
@@ -87,7 +107,11 @@ export function entryOf(node: FileNode | TextNode): FuseEntry {
   };
 }
 
-export function attributesOf(node: FileNode | TextNode): FileAttributes {
+export function attributesOf(node: FileNode | TextNode | SleepingNode): FileAttributes {
+  if (node.type === "sleeping") {
+    const sinceMs = Math.max(node.timestampMs, mountedAtMs);
+    return attributes(node.id, S_IFREG, node.access, 1, node.sizeBytes, sinceMs);
+  }
   const isFile = node.type === "file";
   const timeMs = isFile ? Math.max(node.entry.db.log.state.timestampMs, mountedAtMs) : Date.now();
   const access = isFile ? node.entry.access : TEXT_ACCESS;

@@ -36,6 +36,7 @@ beforeEach(() => {
   host = Object.assign(new FakeHost(), {
     createDatabase,
     takeFromShelf: createDatabase,
+    lookAtShelved: () => undefined,
     mayCommit: () => mayCommit,
     phase: () => "primary" as const,
     primaryHostname: () => undefined,
