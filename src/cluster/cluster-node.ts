@@ -8,6 +8,7 @@ import { announceForever } from "./announcement.ts";
 import type { ClusterIdStore } from "./cluster-id.ts";
 import { Election } from "./election.ts";
 import type { ElectionCounters } from "./election.ts";
+import { bestHeir } from "./heir.ts";
 import type { Lease, LeaseProvider, Peer, PrimaryInfo } from "./lease.ts";
 import { nextPhase } from "./node-state.ts";
 import type { NodeEvent } from "./node-state.ts";
@@ -20,6 +21,7 @@ import { ReplicaLoop } from "./replication/replica-loop.ts";
 import type { Inheritance, ReplicaStatus } from "./replication/replica-loop.ts";
 import type { StreamClient, StreamObserver } from "./replication/stream-client.ts";
 import type { StreamEnd } from "./replication/stream-reception.ts";
+import type { StreamSession } from "./replication/stream-session.ts";
 import type { StreamServer } from "./replication/stream-server.ts";
 import { primaryIsSucceeded } from "./succession.ts";
 import type { TermStore } from "./term-store.ts";
@@ -101,7 +103,9 @@ export class ClusterNode {
   #lastLease: Lease | undefined;
   /** Could not be renewed in time, but may still be ours. */
   #uncertainLease: Lease | undefined;
-  #isHandingOff = false;
+  /** Under way; settles, whatever becomes of it. */
+  #handoff: Promise<void> | undefined;
+  #isStopping = false;
   #running: Promise<void> | undefined;
   /** Ends the present pause of the main loop. */
   #nudge = new AbortController();
@@ -188,8 +192,11 @@ export class ClusterNode {
    */
   async stop(): Promise<void> {
     const { streams, lease, log } = this.#options;
+    this.#isStopping = true;
+    // The lease of a handoff under way is the heir's, and must not be given up under him.
+    await this.#handoff;
     const term = this.#term;
-    if (term !== undefined) {
+    if (term !== undefined && !term.isOver) {
       const heir = this.#bestHeir();
       if (heir !== undefined) {
         await this.#handOff(heir, LAST_HANDOFF_TIMEOUT_MS).catch((error: unknown) => {
@@ -198,7 +205,6 @@ export class ClusterNode {
       }
     }
     await this.#pause.end().catch(() => undefined);
-    const isStillHeld = term !== undefined && !term.isOver;
     this.#transition("stop");
     try {
       await this.#becomeNobody("stopping");
@@ -206,7 +212,7 @@ export class ClusterNode {
       // An engine that no longer answers commits nothing either; the lease must not outlive it.
       log.error("cannot tell the engine to stop committing", { error: errorText(error) });
     }
-    if (isStillHeld) await this.#release(term.lease);
+    if (term !== undefined && !term.isOver) await this.#release(term.lease);
     term?.end("stopped");
     streams.endAll();
     this.#stop.abort();
@@ -216,6 +222,7 @@ export class ClusterNode {
 
   /** Hands the lease to a replica with an open stream; resolves once it is on its way. */
   async handOff(nodeId: string): Promise<void> {
+    if (this.#isStopping) throw new LitefsError("HANDOFF_REFUSED", "this node is stopping");
     await this.#handOff(nodeId, HANDOFF_TIMEOUT_MS);
   }
 
@@ -244,10 +251,11 @@ export class ClusterNode {
           "with -force what only others have is lost to the cluster and kept aside there";
         throw new LitefsError("PROMOTION_REFUSED", `${reason}; ${cost}`);
       }
-      if (options.force === true) this.#election.force();
+      if (options.force === true) this.#election.forceFor(PROMOTION_TIMEOUT_MS);
       this.#nudge.abort();
     }
     const isDone = await this.#until(() => this.#role.isPrimary, PROMOTION_TIMEOUT_MS);
+    this.#election.endForce();
     if (isDone) return;
     throw new LitefsError("PROMOTION_FAILED", "did not become the primary within 10 s");
   }
@@ -321,6 +329,11 @@ export class ClusterNode {
       await this.#pauseUntilChange(this.#options.reconnectDelayMs, this.#stop.signal);
       return;
     }
+    if (this.#isStopping) {
+      // `stop` has not seen this term, and nobody would end it.
+      await this.#release(lease);
+      return;
+    }
     const term = new PrimaryTerm({
       lease,
       clock,
@@ -368,68 +381,70 @@ export class ClusterNode {
   }
 
   async #handOff(nodeId: string, timeoutMs: number): Promise<void> {
-    const { engine, lease: provider, log, streams } = this.#options;
+    const { clock, lease: provider, log, streams } = this.#options;
     const term = this.#requireTerm();
     if (provider.kind === "static") {
       throw new LitefsError("HANDOFF_REFUSED", "a static lease cannot be handed over");
     }
-    if (this.#isHandingOff) {
+    if (this.#handoff !== undefined) {
       throw new LitefsError("HANDOFF_REFUSED", "the lease is being handed over already");
     }
     const heir = streams.requireHeir(nodeId);
-    const startedAtMs = this.#options.clock.monotonicMs();
-    this.#isHandingOff = true;
+    const settled = Promise.withResolvers<void>();
+    this.#handoff = settled.promise;
+    const startedAtMs = clock.monotonicMs();
     try {
-      // The heir shall have a whole TTL for its first renewal.
-      await term.renew();
-      const paused = this.#pause.begin(timeoutMs);
-      // After the pause has begun, so that nobody gets it again.
-      this.#options.recallLoans();
-      await paused;
-      try {
-        const passage = new Passage(this.#options.clock, timeoutMs);
-        const sent = heir.handOff(term.lease.id, async () => {
-          passage.enter();
-          await this.#yieldRole(term);
-        });
-        await passage.through(sent);
-      } catch (error) {
-        // Nothing was sent, so the lease is still ours alone.
-        if (!term.isOver && !this.#role.isPrimary && this.#phase === "primary") {
-          await this.#setRole({ isPrimary: true, primaryHostname: provider.hostname });
-        }
-        await this.#pause.end();
-        throw error;
-      }
-      term.end("handed-over");
-      engine.setCommitDeadline(-Infinity);
-      const tookMs = Math.round(this.#options.clock.monotonicMs() - startedAtMs);
+      await this.#passOn(term, heir, timeoutMs);
+      const tookMs = Math.round(clock.monotonicMs() - startedAtMs);
       log.info("primary lease handed over", { node: nodeId, tookMs });
-      // Who writes here waits for the next primary to be known, but not for ever.
-      this.#pause.endLater(HANDOFF_TIMEOUT_MS);
     } finally {
-      this.#isHandingOff = false;
+      this.#handoff = undefined;
+      settled.resolve();
     }
+  }
+
+  async #passOn(term: PrimaryTerm, heir: StreamSession, timeoutMs: number): Promise<void> {
+    const { engine, lease: provider } = this.#options;
+    // The heir shall have a whole TTL for its first renewal.
+    await term.renew();
+    const paused = this.#pause.begin(timeoutMs);
+    // After the pause has begun, so that nobody gets it again.
+    this.#options.recallLoans();
+    await paused;
+    try {
+      const passage = new Passage(this.#options.clock, timeoutMs);
+      const sent = heir.handOff(term.lease.id, async () => {
+        passage.enter();
+        await this.#yieldRole(term);
+      });
+      await passage.through(sent);
+    } catch (error) {
+      // Nothing was sent, so the lease is still ours alone.
+      if (!term.isOver && !this.#role.isPrimary && this.#phase === "primary") {
+        await this.#setRole({ isPrimary: true, primaryHostname: provider.hostname });
+      }
+      await this.#pause.end();
+      throw error;
+    }
+    term.end("handed-over");
+    engine.setCommitDeadline(-Infinity);
+    // Who writes here waits for the next primary to be known, but not for ever.
+    this.#pause.endLater(HANDOFF_TIMEOUT_MS);
   }
 
   /** From here on this node commits nothing, and the lease may go. */
   async #yieldRole(term: PrimaryTerm): Promise<void> {
     if (term.isOver) throw new LitefsError("HANDOFF_FAILED", "the lease is not held any more");
     await this.#setRole({ isPrimary: false, primaryHostname: undefined });
+    // It may have run out meanwhile, and then it is nobody's to give.
+    if (term.isOver) throw new LitefsError("HANDOFF_FAILED", "the lease has run out");
   }
 
-  /** The candidate that was sent most, of those whom nothing stands in the way. */
   #bestHeir(): string | undefined {
     const { engine, lease, streams } = this.#options;
-    if (lease.kind === "static") return undefined;
-    let best: { readonly nodeId: string; readonly sent: number } | undefined;
-    for (const replica of streams.replicas) {
-      if (replica.description?.isCandidate !== true) continue;
-      let sent = 0;
-      for (const name of engine.databases.keys()) sent += replica.sentPosition(name).txid;
-      if (best === undefined || sent > best.sent) best = { nodeId: replica.nodeId, sent };
-    }
-    return best?.nodeId;
+    return lease.kind === "static"
+      ? undefined
+      : bestHeir(streams.replicas, engine.databases.keys());
   }
 
   #requireTerm(): PrimaryTerm {
@@ -461,7 +476,11 @@ export class ClusterNode {
     const { lease, log } = this.#options;
     const found = await lease.primaryInfo();
     const isOwn = lease.kind !== "static" && found?.advertiseUrl === lease.advertiseUrl;
-    if (isOwn && this.#primary?.advertiseUrl !== found.advertiseUrl && !this.#isHandingOff) {
+    if (
+      isOwn &&
+      this.#primary?.advertiseUrl !== found.advertiseUrl &&
+      this.#handoff === undefined
+    ) {
       // Common after a crash, and when two nodes advertise the same URL.
       log.info("the lease is held under the advertise-url of this node, waiting for it to end", {
         url: found.advertiseUrl,

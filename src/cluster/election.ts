@@ -49,7 +49,7 @@ export interface ElectionCounters {
 export class Election {
   readonly counters: ElectionCounters = { attempts: 0, won: 0, deferred: 0 };
   readonly #options: ElectionOptions;
-  #isForced = false;
+  #forcedUntilMs = -Infinity;
   #isDeferred = false;
   #notBeforeMs = -Infinity;
   #probed: { readonly atMs: number; readonly reason: string | undefined } | undefined;
@@ -64,9 +64,18 @@ export class Election {
     return this.#isDeferred;
   }
 
-  /** The next attempt is made whatever speaks against it. */
-  force(): void {
-    this.#isForced = true;
+  /** For so long attempts are made whatever speaks against them. */
+  forceFor(durationMs: number): void {
+    this.#forcedUntilMs = this.#options.clock.monotonicMs() + durationMs;
+  }
+
+  /** Whoever forced it has given up: the next election, perhaps days later, is like any other. */
+  endForce(): void {
+    this.#forcedUntilMs = -Infinity;
+  }
+
+  get #isForced(): boolean {
+    return this.#options.clock.monotonicMs() < this.#forcedUntilMs;
   }
 
   /** After a demotion somebody else shall have the first go. */
@@ -93,7 +102,7 @@ export class Election {
     const acquired = await lease.acquire();
     if (acquired === undefined) return undefined;
     this.counters.won += 1;
-    this.#isForced = false;
+    this.endForce();
     this.#told = undefined;
     return acquired;
   }
@@ -162,8 +171,10 @@ export class Election {
       if (missing > 0) return `${peer.hostname} is ahead by ${missing} transactions`;
     }
     const { electorate = 0 } = this.#options;
-    // A cluster without data has acknowledged nothing.
-    if (known >= electorate || (await lease.clusterId()) === undefined) return undefined;
+    if (known >= electorate) return undefined;
+    // A cluster without data has acknowledged nothing. A backend may have lost what it knew of one.
+    const isNew = clusterId.current === undefined && (await lease.clusterId()) === undefined;
+    if (isNew) return undefined;
     return `only ${known} of the ${electorate} candidates answer of which one must have all that replicas have acknowledged`;
   }
 

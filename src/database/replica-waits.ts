@@ -87,7 +87,9 @@ export class ReplicaWaits {
    */
   whenReplicated(then: (isAcknowledged: boolean) => void): void {
     this.forget();
-    if (this.duty === "none") then(true);
+    // What only a deposed primary has is not safe, and it waits for nobody any more.
+    if (this.#needed > 0 && !this.#db.host.isPrimary()) then(false);
+    else if (this.duty === "none") then(true);
     else {
       this.#begin(then);
       this.#syncLog();

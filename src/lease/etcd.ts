@@ -65,7 +65,13 @@ export class EtcdLeaseProvider implements LeaseProvider {
     this.#spare = granted;
     const { key } = this.#options;
     const result = await this.#api.create(key, encodePrimaryInfo(this), granted.id);
-    if (result === "held") return undefined;
+    if (result === "held") {
+      // By ourselves, if the answer to an attempt was lost: nobody else could have it then, for ever.
+      const [entry] = (await this.#api.range(key)).entries;
+      if (entry?.lease !== granted.id) return undefined;
+      this.#spare = undefined;
+      return this.#lease(granted, entry.modRevision);
+    }
     this.#spare = undefined;
     // It ended while it lay idle: the next attempt makes a new one.
     if (result === "lost") return undefined;

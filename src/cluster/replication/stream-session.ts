@@ -164,7 +164,8 @@ export class StreamSession {
   }
 
   async #rounds(): Promise<void> {
-    for (let isFirst = true; !this.#interrupted.aborted; isFirst = false) {
+    let isReady = false;
+    while (!this.#interrupted.aborted) {
       const round = [...this.#dirty].sort();
       this.#dirty.clear();
       for (const name of round) {
@@ -172,7 +173,11 @@ export class StreamSession {
         await this.#sendDatabase(name);
       }
       if (this.#interrupted.aborted) return;
-      if (isFirst) this.#sink.write(encodeReady());
+      // What could not be sent yet the replica does not have, and must not count as one that has all.
+      if (!isReady && this.#failed.size === 0) {
+        isReady = true;
+        this.#sink.write(encodeReady());
+      }
       if (this.#isHeartbeatDue) await this.#send(encodeHeartbeat(this.#options.clock.nowMs()));
       this.#isHeartbeatDue = false;
       if (await this.#finishHandoff()) return;

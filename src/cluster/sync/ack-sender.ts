@@ -22,6 +22,8 @@ export interface AckSenderOptions {
 export class AckSender {
   readonly #options: AckSenderOptions;
   #channel: AckChannel | undefined;
+  /** Before the channel was open; the engine's list may not have them yet. */
+  readonly #appliedBefore = new Set<string>();
 
   constructor(options: AckSenderOptions) {
     this.#options = options;
@@ -38,8 +40,15 @@ export class AckSender {
    */
   async open(): Promise<void> {
     if (this.#channel !== undefined) return;
-    this.#channel = this.#options.openChannel();
-    for (const database of this.#options.databases()) {
+    try {
+      this.#channel = this.#options.openChannel();
+    } catch (error) {
+      // The connection is gone, which whoever reads from it finds out as well.
+      const text = "cannot tell the primary what is on the disk";
+      this.#options.log.warn(text, { error: errorText(error) });
+      return;
+    }
+    for (const database of new Set([...this.#options.databases(), ...this.#appliedBefore])) {
       if (!this.isAwaited(database)) continue;
       try {
         const position = await this.#options.makeDurable(database);
@@ -54,6 +63,7 @@ export class AckSender {
   /** A database is at this position, on the disk. */
   applied(database: string, position: Position): void {
     if (!this.isAwaited(database)) return;
+    if (this.#channel === undefined) this.#appliedBefore.add(database);
     this.#channel?.write(encodeAcknowledgement([{ name: database, position }]));
   }
 }

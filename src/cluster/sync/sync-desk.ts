@@ -179,7 +179,8 @@ export class SyncDesk {
     if (state === undefined) return;
     const { waits, needed } = state;
     const done = this.#nthBest(name, needed, (acknowledged) =>
-      waits.findIndex(({ position }) => positionsEqual(position, acknowledged)),
+      // The same position may be waited for twice, when its sender asks for the outcome.
+      waits.findLastIndex(({ position }) => positionsEqual(position, acknowledged)),
     );
     if (done >= 0) {
       const last = waits[done]!.position;
@@ -261,6 +262,8 @@ export class SyncDesk {
       state.fence = last;
       this.#end(state, state.waits.length, "timed-out");
       this.#settle(name, last.txid, false, "refuse");
+      // They may have come further already, and nobody writes who could make them say so again.
+      this.#liftFence(name, state, last);
       return;
     }
     log.warn("too few replicas have a commit in time: commits do not wait for them", fields);

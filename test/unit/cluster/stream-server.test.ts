@@ -5,6 +5,7 @@ import { decodePositionMap, encodePositionMap } from "../../../src/wire/position
 import type { FakeEngine } from "../../support/fake-engine.ts";
 import { byDatabase, loadState2, plainFrames, readCapture, stateFiles } from "./captures.ts";
 import { FakeClock, MemorySink, newEngine, newStreamServer, settle } from "./stand-ins.ts";
+import { framesOf } from "./world.ts";
 
 /** A server with one connected replica. */
 function connect(
@@ -290,4 +291,19 @@ describe("stream server", () => {
     await ended;
     expect(server.sessionCount).toBe(0);
   });
+});
+
+test("ready waits for a database that cannot be sent yet", async () => {
+  const engine = newEngine();
+  engine.commit("app.db", [{ pgno: 1, data: new Uint8Array(512).fill(1) }], 1);
+  const open = engine.openSnapshot.bind(engine);
+  // A transaction of a rollback mode is open for longer than anybody waits for it.
+  engine.openSnapshot = () => Promise.reject(new LitefsError("DATABASE_BUSY", "is being written"));
+  const { sink, clock } = connect(engine, { map: EMPTY_MAP });
+  await settle();
+  expect(framesOf(sink)).not.toContain("ready");
+  engine.openSnapshot = open;
+  clock.advance(1_000);
+  await settle();
+  expect(framesOf(sink)).toEqual(["ltx-end", "ready"]);
 });

@@ -275,3 +275,25 @@ test("only whom the next primary could be counts, where there can be another", (
   expect(other.connect("A", { isCandidate: false, filter: undefined })).toBeDefined();
   expect(other.connect("B", { isCandidate: false, filter })).toBeUndefined();
 });
+
+test("two who wait for one position are both told by one acknowledgement", async () => {
+  const { engine, acknowledge, desk, pass } = setUp({ replicas: 1 });
+  // The commit itself, and its sender, who has lost the connection and asks for the outcome.
+  engine.commit(at(5));
+  engine.commit(at(5));
+  acknowledge(0, at(5));
+  await pass(100 * TIMEOUT_MS);
+  expect(engine.settlements).toEqual([{ throughTxid: 5, isAcknowledged: true, next: "wait" }]);
+  expect(desk.status.fenced).toEqual([]);
+});
+
+test("nobody is kept from writing when the replicas are where the database stands already", async () => {
+  const { engine, acknowledge, desk, pass } = setUp({ replicas: 1 });
+  engine.commit(at(5));
+  // The database is dropped, for which nobody waits; the replica tells of both together.
+  engine.stand(at(6));
+  acknowledge(0, at(6));
+  await pass(TIMEOUT_MS);
+  expect(desk.status.fenced).toEqual([]);
+  expect(engine.settlements.at(-1)).toEqual({ throughTxid: 5, isAcknowledged: true, next: "wait" });
+});
