@@ -1,4 +1,5 @@
 import * as path from "node:path";
+import { errorText } from "../lib/errors.ts";
 import type { Database } from "./database.ts";
 import type { Outcome } from "./outcome.ts";
 
@@ -47,6 +48,12 @@ function prepare(db: Database, hasJournal = false): void {
 }
 
 function finishDrop(db: Database): void {
-  if (db.store.pageCount > 0) db.appendDeletion();
+  try {
+    if (db.store.pageCount > 0) db.appendDeletion();
+  } catch (error) {
+    // Its file has another name already, which only recovery can bring to an end.
+    db.quarantine(`its end cannot be recorded, restart litefs: ${errorText(error)}`);
+    throw error;
+  }
   db.removeFiles();
 }

@@ -16,6 +16,9 @@ export class NodeTable {
   /** Takes a database from the shelf, and so makes a file of its sleeping node. */
   wake: (database: string) => void = () => undefined;
 
+  /** The kernel has forgotten an ordinary file. */
+  plainForgotten: (node: PlainNode) => void = () => undefined;
+
   /** Whoever asks for a sleeping node wants more of it than it can do. */
   get(nodeId: number): Node | undefined {
     const node = this.#nodes.get(nodeId);
@@ -133,8 +136,9 @@ export class NodeTable {
       // We hold locks on it ourselves, and the name will lead to the same node again.
       if (node.locks.size > 0) return;
       node.entry.nodes.delete(node.kind);
-    } else if (node.type === "plain" && node.parent?.children.get(node.name) === node) {
-      node.parent.children.delete(node.name);
+    } else if (node.type === "plain") {
+      if (node.parent?.children.get(node.name) === node) node.parent.children.delete(node.name);
+      this.plainForgotten(node);
     }
     this.#nodes.delete(nodeId);
   }

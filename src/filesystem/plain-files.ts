@@ -11,6 +11,7 @@ import {
   FATTR_UID,
   FUSE_ROOT_ID,
 } from "../fuse/constants.ts";
+import { ESTALE } from "../fuse/errno.ts";
 import type { SetattrFields } from "../fuse/handler.ts";
 import type { DirectoryEntry } from "./directory-listings.ts";
 import type { FileNode } from "./entry.ts";
@@ -48,6 +49,7 @@ export class PlainFiles {
     fs.mkdirSync(directory, { recursive: true });
     this.root = new PlainNode(FUSE_ROOT_ID, "directory", undefined, directory);
     nodes.add(this.root);
+    nodes.plainForgotten = closeFd;
     for (const name of fs.readdirSync(directory)) this.#added(this.root, name);
   }
 
@@ -112,6 +114,7 @@ export class PlainFiles {
   }
 
   unlink(parent: PlainNode, name: string): void {
+    this.#keep(parent, name);
     fs.unlinkSync(parent.pathOf(name));
     this.#removed(parent, name);
   }
@@ -123,6 +126,7 @@ export class PlainFiles {
 
   /** Replaces what has the new name, as rename(2) does. */
   rename(from: PlainNode, name: string, to: PlainNode, newName: string): void {
+    if (from !== to || name !== newName) this.#keep(to, newName);
     fs.renameSync(from.pathOf(name), to.pathOf(newName));
     if (from === to && name === newName) return;
     const node = from.children.get(name);
@@ -219,8 +223,9 @@ export class PlainFiles {
     if (node.fd < 0 && node.kind === "file") node.fd = openFile(node);
   }
 
+  /** One without a name is kept until the kernel forgets it, see `#keep`. */
   closeIfUnused(node: PlainNode): void {
-    if (node.opens === 0) closeFd(node);
+    if (node.opens === 0 && (!node.isUnlinked || node.lookups <= 0)) closeFd(node);
   }
 
   read(node: PlainNode, out: Uint8Array, start: number, size: number, offset: number): number {
@@ -276,6 +281,20 @@ export class PlainFiles {
     if (parent === this.root) this.#companions.delete(name);
   }
 
+  /**
+   * Whoever has looked up a name that is about to go, or to be another file's, may open what he has found:
+   * by its path he would get the other one. Until the kernel forgets it.
+   */
+  #keep(parent: PlainNode, name: string): void {
+    const node = parent.children.get(name);
+    if (node === undefined || node.lookups <= 0) return;
+    try {
+      this.open(node);
+    } catch {
+      // Without a descriptor to spare files must be removable all the same; who opens it gets ESTALE.
+    }
+  }
+
   #removed(parent: PlainNode, name: string): void {
     const node = parent.children.get(name);
     if (node !== undefined) node.isUnlinked = true;
@@ -284,6 +303,9 @@ export class PlainFiles {
 }
 
 function openFile(node: PlainNode): number {
+  if (node.isUnlinked) {
+    throw Object.assign(new Error(`${node.name} is gone`), { code: "ESTALE", errno: -ESTALE });
+  }
   return fs.openSync(node.path, O_RDWR | O_NOFOLLOW);
 }
 

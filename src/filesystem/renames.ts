@@ -1,5 +1,7 @@
+import { outcomeOf } from "../database/outcome.ts";
 import type { Outcome } from "../database/outcome.ts";
 import * as errno from "../fuse/errno.ts";
+import { errorText, LitefsError } from "../lib/errors.ts";
 import type { Conversion } from "./conversion.ts";
 import type { DatabaseEntry, FileNode } from "./entry.ts";
 import type { FileSystemHost } from "./file-system-host.ts";
@@ -50,13 +52,23 @@ export class Renames {
     flags: number,
   ): Result {
     if ((flags & ~RENAME_NOREPLACE) !== 0) return errno.EINVAL;
-    const from = this.#place(oldParent, oldName);
-    const to = this.#place(newParent, newName);
+    try {
+      return this.#rename(this.#place(oldParent, oldName), this.#place(newParent, newName), flags);
+    } catch (error) {
+      // What the engine refuses at the last moment is an answer; a system error is its caller's.
+      if (!(error instanceof LitefsError)) throw error;
+      const fields = { from: oldName, to: newName, error: errorText(error) };
+      this.#host.logger.error("rename failed", fields);
+      return outcomeOf(error);
+    }
+  }
+
+  #rename(from: Place, to: Place, flags: number): Result {
     if (from.node === undefined) return errno.ENOENT;
     if ((flags & RENAME_NOREPLACE) !== 0 && to.node !== undefined) return errno.EEXIST;
     if (from.node.type === "text" || to.node?.type === "text") return errno.EACCES;
     if (from.node === to.node) return "ok";
-    const name: Name = newParent === this.#plain.root ? parseName(newName) : { kind: "invalid" };
+    const name: Name = to.parent === this.#plain.root ? parseName(to.name) : { kind: "invalid" };
     if (name.kind === "lag" || name.kind === "primary") return errno.EACCES;
     const entry = name.kind === "file" ? this.#names.entries.get(name.database) : undefined;
     const target = entry?.db.files.exists("database") === true ? entry : undefined;
@@ -65,6 +77,7 @@ export class Renames {
     const refusal = refuse(from.node) ?? (to.node === undefined ? undefined : refuse(to.node));
     if (refusal !== undefined) return refusal;
     if (from.node.type === "file" && from.node.kind !== "database") return errno.EBUSY;
+    if (target?.db.isFenced === true) return errno.EROFS;
     if (target !== undefined && name.kind === "file" && name.file !== "database") {
       if (from.node.type === "file" || from.node.kind !== "file") return errno.EBUSY;
       return this.#toCompanion(from.node, target, name.file);
@@ -83,9 +96,14 @@ export class Renames {
     const { node } = from;
     if (node?.type !== "plain") return errno.EBUSY;
     const becomes = to.parent === this.#plain.root && this.#isDatabaseUnder(node, to.name);
-    if (becomes && !this.#host.mayCommit()) return errno.EROFS;
+    if (becomes && !this.#mayCommit(to.name)) return errno.EROFS;
     this.#plain.rename(from.parent, from.name, to.parent, to.name);
     return becomes ? this.#conversion.promoteWhole(node) : "ok";
+  }
+
+  /** Asked before anything is moved: what was refused after that would be half done. */
+  #mayCommit(database: string): boolean {
+    return this.#host.mayCommit() && !this.#names.entryFor(database).db.isFenced;
   }
 
   #isDatabaseUnder(node: PlainNode, newName: string): boolean {
@@ -117,6 +135,7 @@ export class Renames {
   #database(node: FileNode, to: Place, name: Name): Result {
     if (to.node?.type === "plain" && to.node.kind === "directory") return errno.EISDIR;
     if (name.kind === "file" && name.file === "database") {
+      if (!this.#mayCommit(name.database)) return errno.EROFS;
       const outcome = this.#conversion.rename(node, this.#names.entryFor(name.database));
       if (to.node?.type === "plain") this.#plain.unlink(to.parent, to.name);
       return outcome;
@@ -131,6 +150,6 @@ function refuse(node: Node): number | undefined {
   if (node.type !== "file") return undefined;
   if (node.entry.db.isLent) return errno.EBUSY;
   if (node.entry.db.status === "quarantined") return errno.EIO;
-  if (node.entry.db.isLent) return errno.EBUSY;
+  if (node.entry.db.isFenced) return errno.EROFS;
   return node.kind === "database" && node.entry.db.hasOpenChanges ? errno.EBUSY : undefined;
 }

@@ -119,11 +119,14 @@ export class WriteDoor {
   }
 }
 
-/** Whether some application has SQLite's write lock. */
+/**
+ * Whether some application has SQLite's write lock, or all of the database: with
+ * `locking_mode=EXCLUSIVE`, and while it leaves WAL mode, it writes without RESERVED.
+ */
 export function isWriting({ nodes }: DatabaseEntry): boolean {
   return (
     nodes.get("shm")?.locks.isWriteLocked(WAL_WRITE_LOCK, WAL_WRITE_LOCK) === true ||
-    nodes.get("database")?.locks.isWriteLocked(RESERVED_BYTE, RESERVED_BYTE) === true
+    nodes.get("database")?.locks.isWriteLocked(RESERVED_BYTE, SHARED_LAST) === true
   );
 }
 

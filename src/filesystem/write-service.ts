@@ -130,6 +130,8 @@ export class WriteService {
     let isAnswered = false;
     let isWaiting = false;
     let isShown = false;
+    /** The lease covered it, looked at when it was in the log. */
+    let isCovered = false;
     let replicated: ForwardResult | undefined;
     const answer = (result: ForwardResult): void => {
       if (!isAnswered) this.#host.reply(id, result);
@@ -140,13 +142,14 @@ export class WriteService {
         this.#host.mayCommit() && entry.turns.loan === forwarded.loan && !db.isFenced,
       onLogged: () => {
         if (forwarded.isDurable) db.log.sync();
+        isCovered = this.#host.mayCommit();
         db.counters.commits++;
         isShown = !(this.#host.readersComeUnasked() && isLocalWal(db, entry));
         // Before the answer: who is told of his commit may ask for the position here next.
         this.#host.publish(entry);
         const { position } = db;
         if (db.replicaWaits === undefined) {
-          if (isShown) answer({ kind: "committed", position });
+          if (isShown) answer(isCovered ? { kind: "committed", position } : UNCOVERED);
           return;
         }
         isWaiting = true;
@@ -164,7 +167,8 @@ export class WriteService {
           // For the replicas, and that is answered on its own, unless it was over before this.
           if (replicated !== undefined) answer(replicated);
         } else if (result.kind === "applied") {
-          answer({ kind: "committed", position: result.position });
+          const { position } = result;
+          answer(isCovered ? { kind: "committed", position } : UNCOVERED);
         } else answer({ kind: "refused", reason: result.reason });
         this.#host.applied(entry);
       },
@@ -183,6 +187,11 @@ export class WriteService {
 const UNKNOWN: ForwardResult = {
   kind: "refused",
   reason: "too few replicas have acknowledged it in time: it may or may not stay",
+};
+
+const UNCOVERED: ForwardResult = {
+  kind: "refused",
+  reason: "the lease ran out while it was written: it may or may not stay",
 };
 
 function* applyForwarded(

@@ -26,6 +26,7 @@ export const ENOSYS = 38;
 export const ENOTEMPTY = 39;
 export const ENODATA = 61;
 export const EPROTO = 71;
+export const EILSEQ = 84;
 export const EOPNOTSUPP = 95;
 export const ENOTSUP = 95;
 export const ETIMEDOUT = 110;

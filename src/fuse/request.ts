@@ -1,6 +1,7 @@
-import { constants } from "node:buffer";
+import { constants, isUtf8 } from "node:buffer";
 import { endianness } from "node:os";
 import { assert } from "../lib/assert.ts";
+import { EILSEQ } from "./errno.ts";
 
 /*
  * struct fuse_in_header, in the byte order of the machine, before the body of every request.
@@ -37,6 +38,13 @@ export interface FuseRequest {
 }
 
 const TWO_POW_32 = 0x1_0000_0000;
+
+/** An answer to whoever has asked, as a system error is. */
+export class InvalidNameError extends Error {
+  override readonly name = "InvalidNameError";
+  readonly code = "EILSEQ";
+  readonly errno: number = -EILSEQ;
+}
 
 /**
  * The buffer that requests are read into, with typed views that are made once: a DataView call
@@ -112,10 +120,14 @@ export class RequestBuffer implements FuseRequest {
     return this.#uint32[offset >> 2]!;
   }
 
-  /** A node id or file handle: we gave it out ourselves, so it is small. */
+  /** A node id or file handle: we gave it out ourselves, so it is a safe integer. */
   id(offset: number): number {
-    assert(this.#int32[(offset >> 2) + 1] === 0, "the kernel sent an id that we never gave out");
-    return this.#uint32[offset >> 2]!;
+    const high = this.#uint32[(offset >> 2) + 1]!;
+    const low = this.#uint32[offset >> 2]!;
+    // Nearly always, and then a small integer to V8.
+    if (high === 0) return low;
+    assert(high < 0x20_0000, "the kernel sent an id that we never gave out");
+    return high * TWO_POW_32 + low;
   }
 
   /** An unsigned 64-bit offset, size or count, clamped to the largest safe integer. */
@@ -150,6 +162,10 @@ export class RequestBuffer implements FuseRequest {
    */
   component(start: number, end: number): string {
     const name = this.text(start, end);
+    // Two names that are no UTF-8 would be the same name to us, and one file.
+    if (name.includes("\uFFFD") && !isUtf8(this.bytes.subarray(start, end))) {
+      throw new InvalidNameError("a name in a request is not UTF-8");
+    }
     assert(!name.includes("/") && name !== "." && name !== "..", "a name in a request is a path");
     return name;
   }

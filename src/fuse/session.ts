@@ -14,7 +14,7 @@ import { EIO, ENOSYS, EPROTO, systemErrno } from "./errno.ts";
 import type { FuseHandler } from "./handler.ts";
 import { type InitResult, FuseProtocolError, negotiate } from "./init.ts";
 import { FuseReplies } from "./replies.ts";
-import { IN_HEADER_BYTES } from "./request.ts";
+import { IN_HEADER_BYTES, InvalidNameError } from "./request.ts";
 import type { RequestBuffer } from "./request.ts";
 import { RequestCounts } from "./request-counts.ts";
 import { RequestReader } from "./request-reader.ts";
@@ -110,6 +110,8 @@ export class FuseSession extends FuseReplies {
       const errno = systemErrno(error);
       if (hasReply(opcode)) this.replyError(uniqueLo, uniqueHi, errno ?? replyErrno(error));
       if (errno === undefined) throw error;
+      // Of that the application hears, and nobody else.
+      if (error instanceof InvalidNameError) return;
       this.#logger.error("fuse: request failed", { opcode, error: errorText(error) });
     }
   }

@@ -25,6 +25,7 @@ export class FakeWriteEngine implements WriteEngine {
   /** What `makeDurable` answers. */
   durable: Position | undefined;
   accepts = true;
+  onDeny: (waitedMs: number) => void = () => undefined;
   readonly #loans = new Map<string, string>();
   readonly #waiting = new Map<string, Waiting[]>();
   readonly #listeners: ((event: WriteEvent) => void)[] = [];
@@ -84,7 +85,8 @@ export class FakeWriteEngine implements WriteEngine {
     this.calls.push(`lose ${database}`);
     return Promise.resolve();
   }
-  denyWriters(database: string): Promise<void> {
+  denyWriters(database: string, waitedMs: number): Promise<void> {
+    this.onDeny(waitedMs);
     this.calls.push(`deny ${database}`);
     return Promise.resolve();
   }

@@ -65,6 +65,8 @@ export class Borrowing {
   #link: PrimaryLink | undefined;
   #asking: AbortController | undefined;
   #borrowedAtMs = 0;
+  /** The mount thread has yet to say that it knows of the right that is here. */
+  #isGranting = false;
   #isUsed = false;
   #hasNext = false;
   /** In a row, holds of SQLite's lock without a commit: a snapshot was stale. */
@@ -109,15 +111,17 @@ export class Borrowing {
     const isImpatient = clock.monotonicMs() < this.#impatientUntilMs;
     const waitMs = isImpatient ? Math.min(IMPATIENT_WAIT_MS, timeoutMs) : timeoutMs;
     setTimeout(() => {
-      // With the right here those who wait take turns.
-      if (this.#state === "held") return;
+      // With the right here those who wait take turns, unless the database does not come to where the
+      // primary stands: then nobody can use it.
+      if (this.#state === "held" && this.#isUsed) return;
       this.#impatientUntilMs = clock.monotonicMs() + IMPATIENCE_MS;
       this.#deny(waitMs);
     }, waitMs + 1).unref();
   }
 
   writerLeft({ hasCommitted, isReturned, hasNext }: WriterLeftEvent): void {
-    if (this.#state !== "held") return;
+    // Before the mount thread knows of this right it speaks of the one before.
+    if (this.#state !== "held" || this.#isGranting) return;
     this.#isUsed = true;
     this.#hasNext = hasNext;
     this.#fruitless = hasCommitted ? 0 : this.#fruitless + 1;
@@ -162,9 +166,13 @@ export class Borrowing {
       this.#options.statistics.waitMs.add(tookMs);
       // Before the engine is told: from then on an application may commit at any time.
       this.#hold(right);
-      if (!(await engine.grantRight(this.#database, right.position))) {
-        throw new Error(`the database is not in the history of the primary`);
-      }
+      // Ended in the meantime, which the mount thread has been told already.
+      if (!this.#isHolding(loan)) return;
+      this.#isGranting = true;
+      const isGood = await engine.grantRight(this.#database, right.position).finally(() => {
+        this.#isGranting = false;
+      });
+      if (!isGood) throw new Error(`the database is not in the history of the primary`);
     } catch (error) {
       if (signal.aborted && !asking.signal.aborted) link.close();
       if (!asking.signal.aborted) {
@@ -183,6 +191,10 @@ export class Borrowing {
     } finally {
       if (this.#asking === asking) this.#asking = undefined;
     }
+  }
+
+  #isHolding(loan: string): boolean {
+    return this.#state === "held" && this.#loan === loan;
   }
 
   #hold(right: BorrowedRight): void {
@@ -219,8 +231,14 @@ export class Borrowing {
   /** The primary has taken the right back, or the connection to it is gone. */
   #ended(): void {
     if (this.#state !== "held") return;
-    this.#options.engine.loseRight(this.#database).catch(() => undefined);
+    this.#tellLost();
     this.#drop();
+  }
+
+  #tellLost(): void {
+    this.#options.engine.loseRight(this.#database).catch((error: unknown) => {
+      this.#options.log.debug("the engine has stopped", { error: errorText(error) });
+    });
   }
 
   #noteRoundTrip(tookMs: number): void {
@@ -328,6 +346,7 @@ export class Borrowing {
     const loan = this.#loan;
     if (this.#state !== "held" || link === undefined) {
       log.warn("refused a commit: the right to write has ended", { db: this.#database });
+      this.#tellLost();
       return "refused";
     }
     try {
@@ -368,13 +387,13 @@ export class Borrowing {
     const has = await this.#askUntilAnswered((link, signal) =>
       link.resolve(this.#database, loan, position, signal),
     );
-    if (has === false) this.#ended();
+    // Whoever answers has ended the loan, so that the answer stays true.
+    this.#ended();
     if (has !== undefined) return has ? "committed" : "refused";
     log.error("the outcome of a transaction is unknown: it will appear here if it was committed", {
       db: this.#database,
       position: formatPosition(position),
     });
-    this.#ended();
     return "unknown";
   }
 

@@ -43,6 +43,9 @@ interface OpenLoan {
   timer: NodeJS.Timeout;
 }
 
+/** For longer than bytes stay in a connection that nobody reads. */
+const ENDED_LOANS_MS = 15 * 60_000;
+
 const NOT_PRIMARY = "this node is not the primary";
 
 /**
@@ -58,6 +61,8 @@ export class LoanDesk {
   readonly #waiting = new Map<string, number>();
   /** Databases for which an application here waits. */
   readonly #localWaiting = new Set<string>();
+  /** Loans that have ended, until when their IDs are remembered, by the monotonic clock. */
+  readonly #ended = new Map<string, number>();
   /** How often everything was asked back. */
   #recalls = 0;
 
@@ -85,6 +90,9 @@ export class LoanDesk {
     const { database, loan, signal } = request;
     this.#requirePrimary();
     signal.throwIfAborted();
+    if (this.#hasEnded(loan)) {
+      throw new LitefsError("LOAN_REFUSED", `cannot lend ${database}: this loan has ended`);
+    }
     let isWithdrawn = false;
     const withdraw = (): void => {
       isWithdrawn = true;
@@ -145,6 +153,7 @@ export class LoanDesk {
 
   /** Ends a loan; one that does not exist is no error. */
   async giveBack(database: string, loan: string): Promise<void> {
+    this.#noteEnd(loan);
     this.#forget(database, loan);
     await this.#options.engine.endLoan(database, loan);
   }
@@ -157,6 +166,7 @@ export class LoanDesk {
     isDurable: boolean,
   ): Promise<ForwardResult> {
     if (!this.#options.isPrimary()) return { kind: "refused", reason: NOT_PRIMARY };
+    if (this.#hasEnded(loan)) return { kind: "refused", reason: "its loan has ended" };
     return await this.#options.engine.applyForwarded({ database, loan, ...transaction, isDurable });
   }
 
@@ -168,6 +178,24 @@ export class LoanDesk {
     this.#requirePrimary();
     await this.giveBack(database, loan);
     return await this.#options.engine.hasPosition(database, position);
+  }
+
+  /**
+   * What was sent under a loan may be on its way when that ends, and a renewal before it would make a new
+   * loan of it. Whoever was told "no" by `resolve` must not find his transaction committed after all.
+   */
+  #noteEnd(loan: string): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    for (const [id, untilMs] of this.#ended) {
+      if (untilMs > nowMs) break;
+      this.#ended.delete(id);
+    }
+    this.#ended.delete(loan);
+    this.#ended.set(loan, nowMs + ENDED_LOANS_MS);
+  }
+
+  #hasEnded(loan: string): boolean {
+    return (this.#ended.get(loan) ?? -Infinity) > this.#options.clock.monotonicMs();
   }
 
   /** Syncs the log; false when it does not have this position. */

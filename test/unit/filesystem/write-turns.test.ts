@@ -307,3 +307,15 @@ test("in a rollback mode nobody waits with a read lock for one who writes here",
   expect(answers.slice(3)).toEqual(["11 granted"]);
   expect(lent).toEqual(["1 lent"]);
 });
+
+test("nothing is lent while an application has the database to itself", () => {
+  const { entry, lent, lend } = primary();
+  // As SQLite does it to close a WAL or with locking_mode=EXCLUSIVE: EXCLUSIVE without RESERVED.
+  const { locks } = entry.node("database");
+  locks.set(10, 0, 10, 1, PENDING_BYTE + 2, PENDING_BYTE + 511, F_WRLCK);
+  lend("1");
+  expect(lent).toEqual([]);
+  locks.releaseOwner(10, 0);
+  entry.released();
+  expect(lent).toEqual(["1 lent"]);
+});

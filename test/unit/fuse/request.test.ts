@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { InvariantError } from "../../../src/lib/assert.ts";
-import { IN_HEADER_BYTES, RequestBuffer } from "../../../src/fuse/request.ts";
+import { IN_HEADER_BYTES, InvalidNameError, RequestBuffer } from "../../../src/fuse/request.ts";
 import { encodeRequest } from "./encode-request.ts";
 
 test("decodes the header", () => {
@@ -45,12 +45,25 @@ test("a WRITE of the largest size fits, and its data is aligned", () => {
   expect((request.bytes.byteOffset + 80) % 8).toBe(0);
 });
 
+test("numbers that we gave out may outgrow 32 bits", () => {
+  const request = new RequestBuffer(4096);
+  request.bytes.writeBigUInt64LE((1n << 32n) + 7n, 40);
+  expect(request.id(40)).toBe(2 ** 32 + 7);
+});
+
+test("a name that is no UTF-8 is refused, and one with a replacement character is not", () => {
+  const bad = encodeRequest({ opcode: 1, body: Buffer.from("caf\xe9\0", "latin1") });
+  expect(() => bad.name(IN_HEADER_BYTES)).toThrow(InvalidNameError);
+  const good = encodeRequest({ opcode: 1, body: Buffer.from("caf\ufffd\0") });
+  expect(good.name(IN_HEADER_BYTES)).toBe("caf\ufffd");
+});
+
 test("what the kernel never sends is a broken invariant", () => {
   const request = new RequestBuffer(4096);
   request.bytes.writeUInt32LE(100, 0);
   expect(() => request.decodeHeader(99)).toThrow(InvariantError);
   expect(() => request.decodeHeader(IN_HEADER_BYTES - 1)).toThrow(InvariantError);
-  request.bytes.writeBigUInt64LE(1n << 32n, 40);
+  request.bytes.writeBigUInt64LE(1n << 53n, 40);
   expect(() => request.id(40)).toThrow("an id that we never gave out");
   const unended = encodeRequest({ opcode: 1, body: Buffer.from("name") });
   expect(() => unended.name(IN_HEADER_BYTES)).toThrow("does not end");
