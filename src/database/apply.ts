@@ -301,6 +301,7 @@ export function* lockWal(locks: DaemonLocks, last: number): Job<void> {
 function refusalOf(db: Database, transaction: ReceivedTransaction): string | undefined {
   const { header } = transaction;
   const { store, log } = db;
+  if (db.status === "quarantined") return "it is quarantined";
   if (transaction.isPermitted?.() === false) return "the right to write has ended";
   if (transaction.isPermitted !== undefined && header.maxTxid !== header.minTxid) {
     return "a forwarded file must hold one transaction";
@@ -360,7 +361,7 @@ function adopt(db: Database, { header, pgnos, checksums }: ReceivedTransaction):
   }
   if (header.commit < store.pageCount) store.checksums.truncate(header.commit);
   store.pageCount = header.commit;
-  db.status = header.commit === 0 ? "deleted" : "ok";
+  if (db.status !== "quarantined") db.status = header.commit === 0 ? "deleted" : "ok";
 }
 
 function writePages(db: Database, transactions: readonly ReceivedTransaction[]): void {
@@ -381,6 +382,8 @@ function writePages(db: Database, transactions: readonly ReceivedTransaction[]):
   const written = transactions.flatMap(({ pgnos }) => pgnos);
   invalidatePages(db.kernel, pageSize, written);
   if (db.log.needsDurable) {
+    // One that ended here without a sync must not come back, and undo what is not applied again.
+    db.files.get("journal")?.sync();
     db.files.syncDatabase();
     db.log.noteDurable(db.log.txid, "now");
   }

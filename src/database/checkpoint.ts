@@ -31,6 +31,7 @@ export function* checkpointLocalWal(
     locks.unlock("shm", WAL_WRITE_LOCK, WAL_WRITE_LOCK);
   }
   const isWriting = store.frames.unwritten.size > 0;
+  const { txid } = db.log;
   if (isWriting) {
     if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;
     try {
@@ -47,7 +48,8 @@ export function* checkpointLocalWal(
   try {
     if (!locks.tryLock("shm", WAL_READ0_LOCK, WAL_READ4_LOCK)) return false;
     try {
-      if (store.frames.unwritten.size > 0) return false;
+      // What came meanwhile may have been checkpointed without a sync.
+      if (store.frames.unwritten.size > 0 || db.log.txid !== txid) return false;
       db.log.noteDurable(db.log.txid, "now");
       removeObsoleteSnapshots(db);
       yield* local.restart();

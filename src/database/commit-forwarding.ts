@@ -5,6 +5,7 @@ import type { Position } from "../lib/position.ts";
 import type { Commit, EncodedCommit } from "./commit.ts";
 import { encodeCommit } from "./commit.ts";
 import type { Database } from "./database.ts";
+import type { LogMark } from "./log/transaction-log.ts";
 import { LtxSpool } from "./forwarded-commit.ts";
 import type { Decision, Durability } from "./forwarded-commit.ts";
 import type { FinalOutcome, Outcome } from "./outcome.ts";
@@ -107,7 +108,13 @@ export class CommitForwarding {
 
   #decided(isCommitted: boolean, pending: Pending): void {
     const { spool, answer } = pending;
-    const outcome = pending.early ?? this.#carryOut(isCommitted, pending);
+    let outcome: FinalOutcome;
+    try {
+      outcome = pending.early ?? this.#carryOut(isCommitted, pending);
+    } catch (error) {
+      this.#db.quarantine(`a decided commit cannot be carried out: ${errorText(error)}`, "disk");
+      outcome = "io";
+    }
     spool.discard();
     this.#waiting = undefined;
     if (isCommitted) this.#volatile = pending.isDurable ? undefined : pending.position;
@@ -167,12 +174,13 @@ export class CommitForwarding {
   /** False when there is no room for it here; then it comes again by the stream. */
   #append({ header, postHi, postLo }: EncodedCommit, spool: LtxSpool): boolean {
     const { host, log, name } = this.#db;
-    const mark = log.mark();
+    let mark: LogMark | undefined;
     try {
+      mark = log.mark();
       log.appendReceived(header, postHi, postLo, spool.bytes);
       return true;
     } catch (error) {
-      log.truncateTo(mark);
+      if (mark !== undefined) log.truncateTo(mark);
       host.logger.error("cannot log a forwarded commit", { db: name, error: errorText(error) });
       return false;
     }

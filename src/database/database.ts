@@ -406,7 +406,7 @@ export class Database implements WalCaptureOwner {
   /** The log has one transaction more. */
   committed(): void {
     this.counters.commits++;
-    this.status = "ok";
+    if (this.status !== "quarantined") this.status = "ok";
     this.host.changed(this.name);
     this.replicaWaits?.committed();
   }

@@ -40,13 +40,22 @@ export function* applySnapshot(
   const summary = verifySnapshot(db, receivedPath);
   // As long as nothing has changed, a disk that fails costs no more than another attempt.
   const path = prepareReplacement(db, summary, receivedPath);
-  if (db.status === "quarantined") {
-    db.startAnew();
-    local.forgetIndex();
-  }
-  const way = wayFor(db, locks, summary);
+  const begin = (): Way => {
+    if (db.status === "quarantined") {
+      db.startAnew();
+      local.forgetIndex();
+    }
+    return wayFor(db, locks, summary);
+  };
+  let way = begin();
   try {
     yield* lockOut(locks, way);
+    // While it waited it may have been quarantined: then nothing of it may be used.
+    while (db.status === "quarantined" && db.files.isRevoked) {
+      unlock(locks, way);
+      way = begin();
+      yield* lockOut(locks, way);
+    }
     try {
       replace(db, local, summary, path, way);
       if (way === "through the WAL") yield* local.publish();
@@ -111,10 +120,13 @@ function verifySnapshot(db: Database, path: string): LtxSummary {
 function prepareReplacement(db: Database, summary: LtxSummary, receivedPath: string): string {
   const { files } = db.files;
   const { header, trailer } = summary;
-  const path = db.files.pathOf(snapshotFileName(header.maxTxid));
+  const path = db.files.pathOf(snapshotFileName(header.maxTxid, trailer.postApplyChecksum));
   const received = files.open(receivedPath);
-  received?.sync();
-  received?.close();
+  try {
+    received?.sync();
+  } finally {
+    received?.close();
+  }
   files.rename(receivedPath, path);
   files.syncDirectory(db.files.directory);
 
@@ -191,10 +203,13 @@ function replaceInPlace(
     db.removeFiles();
   } else {
     const source = files.files.open(path, { readOnly: true });
-    const file = files.getOrCreate("database");
     if (source === undefined) throw new LitefsError("SNAPSHOT_MISSING", `${path} is gone`);
-    applyLtxToFile(source, 0, source.size(), file);
-    source.close();
+    const file = files.getOrCreate("database");
+    try {
+      applyLtxToFile(source, 0, source.size(), file);
+    } finally {
+      source.close();
+    }
     file.truncate(header.commit * header.pageSize);
     file.sync();
     files.syncNames();
@@ -219,18 +234,21 @@ function replaceThroughWal(
   const source = files.files.open(path, { readOnly: true });
   if (source === undefined) throw new LitefsError("SNAPSHOT_MISSING", `${path} is gone`);
   const pending: { pgno: number; page: Uint8Array }[] = [];
-  readLtxFile(source, 0, source.size(), (pgno, data, hi, lo) => {
-    if (pgno <= store.pageCount) {
-      store.loadChecksum(pgno);
-      if (store.checksums.hi === hi && store.checksums.lo === lo) return;
-    }
-    store.checksums.set(pgno, hi, lo);
-    // One page is held back, because only the last frame may carry the commit size.
-    const previous = pending.pop();
-    if (previous !== undefined) local.append(previous.pgno, previous.page, 0);
-    pending.push({ pgno, page: data.slice() });
-  });
-  source.close();
+  try {
+    readLtxFile(source, 0, source.size(), (pgno, data, hi, lo) => {
+      if (pgno <= store.pageCount) {
+        store.loadChecksum(pgno);
+        if (store.checksums.hi === hi && store.checksums.lo === lo) return;
+      }
+      store.checksums.set(pgno, hi, lo);
+      // One page is held back, because only the last frame may carry the commit size.
+      const previous = pending.pop();
+      if (previous !== undefined) local.append(previous.pgno, previous.page, 0);
+      pending.push({ pgno, page: data.slice() });
+    });
+  } finally {
+    source.close();
+  }
   let last = pending.pop();
   if (last === undefined) {
     const page = new Uint8Array(store.pageSize);

@@ -141,6 +141,7 @@ export class RollbackCapture {
    */
   endLooseWrites(): Outcome {
     if (!this.#loose || this.#journalHot) return "ok";
+    if (this.#db.status === "quarantined") return "io";
     return this.#commitDirty(() => undefined);
   }
 
@@ -507,12 +508,17 @@ export class RollbackCapture {
     const { files, host, log, store } = this.#db;
     store.checksums.clear();
     padLastPage(file, pageSize, pageCount);
-    const sum = checksumFile(file, pageSize, pageCount, store.checksums);
-    files.syncDatabase();
-    if (this.#journalHot) this.#endJournalForGood();
     const txid = log.txid + 1;
     const timestampMs = host.nowMs();
-    log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
+    try {
+      const sum = checksumFile(file, pageSize, pageCount, store.checksums);
+      files.syncDatabase();
+      if (this.#journalHot) this.#endJournalForGood();
+      log.appendBase({ txid, ...sum }, { pageSize, pageCount, timestampMs, durableTxid: txid });
+    } catch (error) {
+      store.checksums.clear();
+      throw error;
+    }
     store.pageSize = pageSize;
     store.pageCount = pageCount;
   }

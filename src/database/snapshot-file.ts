@@ -6,9 +6,21 @@ import type { OpenFile } from "./files.ts";
 import type { RecordHeader } from "./log/record.ts";
 import type { Database } from "./database.ts";
 
-/** Name of the file that holds the pages of a base record until the database file has them. */
-export function snapshotFileName(txid: number): string {
-  return `snapshot-${txid.toString(16).padStart(16, "0")}.ltx`;
+/** As version 0.6 and those before named it; one may wait for a start of this version. */
+function formerName(txid: number): string {
+  return `snapshot-${hex16(txid)}.ltx`;
+}
+
+function hex16(value: number | bigint): string {
+  return value.toString(16).padStart(16, "0");
+}
+
+/**
+ * Name of the file that holds the pages of a base record until the database file has them. With the
+ * checksum: another history may have the same TXID, and must not take the place of what is still needed.
+ */
+export function snapshotFileName(txid: number, checksum: bigint): string {
+  return `snapshot-${hex16(txid)}-${hex16(checksum)}.ltx`;
 }
 
 /**
@@ -16,7 +28,10 @@ export function snapshotFileName(txid: number): string {
  * may be a file of another history with the same TXID, which was about to replace this one.
  */
 export function openSnapshotOf(files: DatabaseFiles, base: RecordHeader): OpenFile | undefined {
-  const snapshot = files.files.open(files.pathOf(snapshotFileName(base.txid)), { readOnly: true });
+  const checksum = halvesToBigint(base.checksumHi, base.checksumLo);
+  const snapshot =
+    openIfThere(files, snapshotFileName(base.txid, checksum)) ??
+    openIfThere(files, formerName(base.txid));
   if (snapshot === undefined) return undefined;
   const bytes = new Uint8Array(LTX_TRAILER_SIZE);
   const count = snapshot.readAt(bytes, 0, bytes.length, snapshot.size() - LTX_TRAILER_SIZE);
@@ -28,11 +43,16 @@ export function openSnapshotOf(files: DatabaseFiles, base: RecordHeader): OpenFi
   return undefined;
 }
 
+function openIfThere(files: DatabaseFiles, name: string): OpenFile | undefined {
+  return files.files.open(files.pathOf(name), { readOnly: true });
+}
+
 /** Removes snapshot files whose pages are all durable in the database file. */
 export function removeObsoleteSnapshots(db: Database): void {
-  const durable = snapshotFileName(db.log.state.durableTxid);
+  const durable = hex16(db.log.state.durableTxid);
   for (const name of db.files.files.list(db.files.directory)) {
-    const isObsolete = /^snapshot-[0-9a-f]{16}\.ltx$/.test(name) && name <= durable;
+    const [, txid = "~"] = /^snapshot-([0-9a-f]{16})(?:-[0-9a-f]{16})?\.ltx$/.exec(name) ?? [];
+    const isObsolete = txid <= durable;
     // Copies of pages for a reader who went with the process that made them.
     const isLeftOver = !db.store.hasSnapshots && /^snapshot-\d+\.side$/.test(name);
     if (isObsolete || isLeftOver) db.files.files.remove(db.files.pathOf(name));

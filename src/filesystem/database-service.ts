@@ -447,7 +447,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       () => durably(entry.db, isDurable, applyLtxFile(entry.db, entry.local, entry, file)),
       (result) => {
         this.#reply(id, result);
-        this.#releaseFiles(entry);
+        this.#applied(entry);
       },
       (error) => this.#fail(id, error),
     );

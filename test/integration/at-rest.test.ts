@@ -1,7 +1,9 @@
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
-import { Cluster, waitFor } from "../support/cluster.ts";
+import { cleanUpAfterEach, Cluster, waitFor } from "../support/cluster.ts";
 import type { TestNode } from "../support/test-node.ts";
+
+cleanUpAfterEach();
 
 const NAMES = ["a.db", "b.db", "c.db", "d.db"] as const;
 

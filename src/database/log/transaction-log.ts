@@ -241,8 +241,7 @@ export class TransactionLog {
       this.checksumLo = checksumLo;
       this.#state = state;
     } else {
-      if (this.#dirty) this.sync();
-      this.#closeFile();
+      this.#seal();
       this.#startSegment(position.txid + 1, position, state, RECORD_KIND.base);
     }
     this.#mark = undefined;
@@ -283,7 +282,8 @@ export class TransactionLog {
     this.#isStateOwed = true;
     this.#staysUnsynced = this.isUnsynced && staysUnsynced;
     try {
-      this.#openForAppend();
+      // Not into a new segment: who has taken a mark may still have to go back to it.
+      this.#openForAppend(false);
     } catch (error) {
       // It is true all the same, and is written before anything else is.
       if (this.#failure !== undefined) throw error;
@@ -332,7 +332,7 @@ export class TransactionLog {
     if (this.#failure !== undefined && this.#dirty) {
       const name = this.#segments.at(-1)?.name ?? "";
       rewriteSegment(this.#files, this.#directory, name, this.#expectedEnd);
-    }
+    } else if (this.#isCutOwed) this.#openLast().truncate(this.#endOffset);
     this.reopen(this.#directory);
   }
 
@@ -438,14 +438,14 @@ export class TransactionLog {
     this.isCaughtUp = false;
   }
 
-  #openForAppend(): OpenFile {
+  #openForAppend(mayRotate: boolean = true): OpenFile {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#stray !== undefined) this.#removeStray(this.#stray);
     const last = this.#segments.at(-1);
     if (last === undefined) {
       const position = { txid: this.txid, hi: this.checksumHi, lo: this.checksumLo };
       this.#startSegment(this.txid + 1, position, this.#state, RECORD_KIND.head);
-    } else if (this.#endOffset >= SEGMENT_MAX_BYTES && last.firstTxid <= this.txid) {
+    } else if (mayRotate && this.#endOffset >= SEGMENT_MAX_BYTES && last.firstTxid <= this.txid) {
       this.#rotate();
     }
     const file = this.#openLast();
@@ -484,9 +484,24 @@ export class TransactionLog {
     return this.#file;
   }
 
-  #rotate(): void {
+  /** Nothing may stand behind the last record of a segment that is followed by another. */
+  #seal(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#stray !== undefined) this.#removeStray(this.#stray);
+    if (this.#segments.length > 0) {
+      const file = this.#openLast();
+      if (file.size() > this.#endOffset) {
+        file.truncate(this.#endOffset);
+        this.#dirty = true;
+      }
+      this.#isCutOwed = false;
+    }
     this.sync();
     this.#closeFile();
+  }
+
+  #rotate(): void {
+    this.#seal();
     const position = { txid: this.txid, hi: this.checksumHi, lo: this.checksumLo };
     this.#startSegment(this.txid + 1, position, this.#state, RECORD_KIND.head);
   }

@@ -1,0 +1,166 @@
+import { describe, expect, it } from "vitest";
+import { applyTransactions } from "../../../src/database/apply.ts";
+import type { ApplyResult } from "../../../src/database/engine.ts";
+import type { ForwardedCommit } from "../../../src/database/forwarded-commit.ts";
+import { runJob } from "../../../src/database/host.ts";
+import { LocalWal } from "../../../src/database/local-wal.ts";
+import { applySnapshot } from "../../../src/database/replace.ts";
+import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
+import { SHARED_FIRST } from "../../../src/sqlite/locks.ts";
+import { FakeDisk, Random } from "./support/fake-disk.ts";
+import { FakeKernel, FakeLocks } from "./support/fake-mount.ts";
+import {
+  checkConsistent,
+  checkContent,
+  contentChecksum,
+  DIRECTORY,
+  FakeHost,
+  open,
+  readAll,
+} from "./support/harness.ts";
+import type { Content } from "./support/mini-pager.ts";
+import { MiniPager } from "./support/mini-pager.ts";
+
+const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
+
+function encodeSnapshot(of: Content, pageSize: number, txid: number): Uint8Array {
+  const header = {
+    flags: 0,
+    pageSize,
+    commit: of.pageCount,
+    minTxid: 1,
+    maxTxid: txid,
+    timestampMs: 1_700_000_000_000,
+    preApplyChecksum: 0n,
+    walOffset: 0,
+    walSize: 0,
+    walSalt1: 0,
+    walSalt2: 0,
+    nodeId: 1n,
+  };
+  const pages = Array.from({ length: of.pageCount }, (_, i) => ({
+    pgno: i + 1,
+    data: of.page(i + 1, pageSize),
+  }));
+  return encodeLtx(header, pages, contentChecksum(of, pageSize));
+}
+
+function node(mode: "wal" | "delete") {
+  const disk = new FakeDisk();
+  disk.mkdir("/data/dbs");
+  disk.syncAll();
+  const host = new FakeHost();
+  const db = open(disk, host);
+  const locks = new FakeLocks();
+  locks.opens = 1;
+  db.kernel = new FakeKernel();
+  const local = new LocalWal(db, locks);
+  const pager = new MiniPager(db, new Random(9), { pageSize: 512 });
+  pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
+  pager.changeMode(mode);
+  pager.transaction({ pgnos: [3], pageCount: 5 });
+  return { disk, host, db, locks, local, pager };
+}
+
+function block(mode: "wal" | "delete", locks: FakeLocks): void {
+  if (mode === "wal") locks.block("shm", 120);
+  else locks.block("database", SHARED_FIRST);
+}
+
+describe.each(["wal", "delete"] as const)(
+  "a database that is quarantined while something waits, %s",
+  (mode) => {
+    it("a snapshot that waits for a lock does not mix with what is damaged", () => {
+      const { disk, db, host, locks, local, pager } = node(mode);
+      host.primary = false;
+      const other = { committed: pager.committed.copy() };
+      // The histories differ in one page.
+      other.committed.pages.set(
+        4,
+        pager.committed.page(4, 512).map((b) => b ^ 5),
+      );
+      disk.put(RECEIVED, encodeSnapshot(other.committed, 512, 40));
+      block(mode, locks);
+      let result: ApplyResult | undefined;
+      let failure: unknown;
+      runJob(
+        applySnapshot(db, local, locks, RECEIVED),
+        (r) => (result = r),
+        (e) => (failure = e),
+      );
+      expect(result).toBeUndefined();
+      db.quarantine("its file cannot be made durable: EIO", "disk");
+      locks.release();
+      expect(failure).toBeUndefined();
+      expect(result).toBeDefined();
+      if (db.status === "ok") checkContent(db, other.committed, 512);
+      if (db.status === "ok") expect(db.files.isRevoked).toBe(false);
+    });
+
+    it("stays quarantined when a transaction is applied that waited for a lock", () => {
+      const { db, host, locks, local } = node(mode);
+      const other = node(mode);
+      const before = db.position;
+      other.pager.transaction({ pgnos: [4], pageCount: 5 });
+      const ltx = readAll(other.disk, other.db, before) ?? [];
+      host.primary = false;
+      block(mode, locks);
+      let result: ApplyResult | undefined;
+      runJob(
+        applyTransactions(db, local, locks, ltx),
+        (r) => (result = r),
+        () => undefined,
+      );
+      expect(result).toBeUndefined();
+      // The scrub has found that a page is not what was written there.
+      db.condemn("page 2 is not what was written there");
+      locks.release();
+      expect(result?.kind).toBe("quarantined");
+      expect(db.status).toBe("quarantined");
+    });
+
+    it("stays quarantined when the primary has taken a forwarded commit", () => {
+      const { db, host, pager } = node(mode);
+      host.primary = false;
+      let answer: (() => void) | undefined;
+      db.arbiter = {
+        submit: (_commit: ForwardedCommit, decided) => (answer = () => decided(true)),
+        makeDurable: (_position, done) => done(true),
+      };
+      pager.synchronous = "off";
+      pager.waitForOthers = () => {
+        let found = "never";
+        db.whenDecided((final) => (found = final));
+        db.condemn("page 2 is not what was written there");
+        answer?.();
+        return found;
+      };
+      pager.transaction({ pgnos: [4], pageCount: 5 });
+      expect(db.status).toBe("quarantined");
+    });
+  },
+);
+
+it("a sync that has failed is not tried again at the end of loose writes", () => {
+  const { disk, db, pager } = node("delete");
+  const wrong: number[] = [];
+  expect(db.files.owesDatabaseSync).toBe(true);
+  const page = pager.committed.page(2, 512).map((b) => b ^ 3);
+  expect(db.write("database", 512, page, 0, 512)).toBe("ok");
+  disk.failAt(1, "EIO", (file, kind) => kind === "sync" && file.endsWith("/database"));
+  expect(() => db.sync("database")).toThrow("EIO");
+  disk.recover();
+  expect([db.status, db.quarantineCause]).toEqual(["quarantined", "disk"]);
+  const told = db.endLooseWrites();
+  expect(told).toBeDefined();
+  const isLifted = db.status !== "quarantined";
+  // As with the next thing that is synced.
+  db.log.sync();
+  const after = open(disk.powerCut(new Random(1)));
+  try {
+    checkConsistent(after);
+  } catch {
+    wrong.push(1);
+  }
+  expect({ wrong, isLifted }).toEqual({ wrong: [], isLifted: false });
+});

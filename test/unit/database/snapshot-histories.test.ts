@@ -1,0 +1,194 @@
+import { describe, expect, it } from "vitest";
+import { LocalWal } from "../../../src/database/local-wal.ts";
+import { applySnapshot } from "../../../src/database/replace.ts";
+import { reopenDatabase } from "../../../src/database/recover.ts";
+import { settleAfterDemotion, rollBackAbandoned } from "../../../src/database/demote.ts";
+import { runJob } from "../../../src/database/host.ts";
+import { errorCode } from "../../../src/lib/errors.ts";
+import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
+import { FakeDisk, Random } from "./support/fake-disk.ts";
+import { FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
+import {
+  checkConsistent,
+  checkContent,
+  contentChecksum,
+  DIRECTORY,
+  FakeHost,
+  open,
+} from "./support/harness.ts";
+import type { Content } from "./support/mini-pager.ts";
+import { IoFailure, MiniPager } from "./support/mini-pager.ts";
+
+const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
+
+function encodeSnapshot(of: Content, pageSize: number, txid: number): Uint8Array {
+  const header = {
+    flags: 0,
+    pageSize,
+    commit: of.pageCount,
+    minTxid: 1,
+    maxTxid: txid,
+    timestampMs: 1_700_000_000_000,
+    preApplyChecksum: 0n,
+    walOffset: 0,
+    walSize: 0,
+    walSalt1: 0,
+    walSalt2: 0,
+    nodeId: 1n,
+  };
+  const pages = Array.from({ length: of.pageCount }, (_, i) => ({
+    pgno: i + 1,
+    data: of.page(i + 1, pageSize),
+  }));
+  return encodeLtx(header, pages, contentChecksum(of, pageSize));
+}
+
+function content(
+  seed: number,
+  pageCount: number,
+  mode: "wal" | "delete" = "delete",
+  pageSize = 512,
+): Content {
+  const db = open(new FakeDisk());
+  const pager = new MiniPager(db, new Random(seed), { pageSize });
+  pager.transaction({ pgnos: Array.from({ length: pageCount }, (_, i) => i + 1), pageCount });
+  pager.changeMode(mode);
+  return pager.committed;
+}
+
+function node(mode: "wal" | "delete" | "truncate", opens: number) {
+  const disk = new FakeDisk();
+  disk.mkdir("/data/dbs");
+  disk.syncAll();
+  const host = new FakeHost();
+  const db = open(disk, host);
+  const locks = new FakeLocks();
+  locks.opens = opens;
+  db.kernel = new FakeKernel();
+  const local = new LocalWal(db, locks);
+  const pager = new MiniPager(db, new Random(9), { pageSize: 512 });
+  pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
+  pager.changeMode(mode);
+  pager.transaction({ pgnos: [3], pageCount: 5 });
+  host.primary = false;
+  return { disk, host, db, locks, local, pager };
+}
+
+describe("two snapshots of the same TXID, of two histories", () => {
+  it("and a kill while the second waits for its turn", () => {
+    const { disk, db, locks, local } = node("wal", 1);
+    const first = content(77, 5, "wal");
+    disk.put(RECEIVED, encodeSnapshot(first, 512, 40));
+    expect(finish(applySnapshot(db, local, locks, RECEIVED)).kind).toBe("applied");
+    checkContent(db, first, 512);
+    const position = db.position;
+    // A second primary, whose history has come to the same number; an application holds the write lock.
+    disk.put(RECEIVED, encodeSnapshot(content(78, 9, "wal"), 512, 40));
+    locks.block("shm", 120);
+    runJob(
+      applySnapshot(db, local, locks, RECEIVED),
+      () => undefined,
+      () => undefined,
+    );
+    expect(db.position).toEqual(position);
+    const after = open(disk.kill());
+    expect(after.position).toEqual(position);
+    // Either it says that it is damaged, or it is what its position says.
+    if (after.status === "ok") checkConsistent(after);
+  });
+
+  it("and a full disk when the second is prepared, then a kill", () => {
+    const { disk, db, locks, local } = node("wal", 1);
+    const first = content(77, 5, "wal");
+    disk.put(RECEIVED, encodeSnapshot(first, 512, 40));
+    expect(finish(applySnapshot(db, local, locks, RECEIVED)).kind).toBe("applied");
+    const position = db.position;
+    disk.put(RECEIVED, encodeSnapshot(content(78, 9, "wal"), 512, 40));
+    disk.failAt(1, "ENOSPC", (file, kind) => kind === "write" && file.includes("log.new"));
+    expect(() => finish(applySnapshot(db, local, locks, RECEIVED))).toThrow("ENOSPC");
+    disk.recover();
+    expect(db.position).toEqual(position);
+    const after = open(disk.kill());
+    expect(after.position).toEqual(position);
+    if (after.status === "ok") checkConsistent(after);
+  });
+});
+
+describe("a change of the page size whose commit fails", () => {
+  it("leaves checksums of what was never committed", () => {
+    const { disk, db, host, pager } = node("delete", 0);
+    host.primary = true;
+    disk.failFrom(1, "ENOSPC", (file, kind) => kind === "write" && file.endsWith(".seg"));
+    expect(() => pager.vacuum(1024, 4)).toThrow(IoFailure);
+    disk.recover();
+    expect(db.hasOpenChanges).toBe(true);
+    // SQLite plays the journal back, and dies before it has removed it; or this node is deposed.
+    for (let pgno = 1; pgno <= pager.committed.pageCount; pgno++) {
+      db.write("database", (pgno - 1) * 512, pager.committed.page(pgno, 512), 0, 512);
+    }
+    db.truncate("database", pager.committed.pageCount * 512);
+    db.sync("database");
+    finish(rollBackAbandoned(db, new FakeLocks()));
+    expect(db.hasOpenChanges).toBe(false);
+    checkContent(db, pager.committed, 512);
+    const next = new MiniPager(db, new Random(4), { pageSize: 512 });
+    next.committed = pager.committed;
+    next.changeCounter = 1000;
+    next.transaction({ pgnos: [2], pageCount: 5 });
+    checkContent(db, next.committed, 512);
+  });
+
+  it("deposed", () => {
+    const { disk, db, host, pager } = node("delete", 0);
+    host.primary = true;
+    disk.failFrom(1, "ENOSPC", (file, kind) => kind === "write" && file.endsWith(".seg"));
+    expect(() => pager.vacuum(1024, 4)).toThrow(IoFailure);
+    disk.recover();
+    host.primary = false;
+    finish(settleAfterDemotion(db, new FakeLocks()));
+    expect(db.hasOpenChanges).toBe(false);
+    checkContent(db, pager.committed, 512);
+    host.primary = true;
+    const next = new MiniPager(db, new Random(4), { pageSize: 512 });
+    next.committed = pager.committed;
+    next.changeCounter = 1000;
+    next.transaction({ pgnos: [2], pageCount: 5 });
+    checkContent(db, next.committed, 512);
+  });
+});
+
+describe("files that stay open", () => {
+  for (const mode of ["wal", "delete"] as const) {
+    it(`when a snapshot cannot be written, ${mode}`, () => {
+      const leaks: string[] = [];
+      for (let nth = 1; ; nth++) {
+        const { disk, db, locks, local } = node(mode, 1);
+        disk.put(RECEIVED, encodeSnapshot(content(77, 9, mode), 512, 40));
+        db.rest();
+        db.files.closeAll();
+        const before = disk.openHandles;
+        let operation = "";
+        let n = 0;
+        disk.onOperation = (kind, file) => {
+          if (kind === "read" || kind === "open" || ++n !== nth) return;
+          operation = `${kind} ${file}`;
+          throw Object.assign(new Error(`ENOSPC: ${operation}`), { code: "ENOSPC", errno: -28 });
+        };
+        let result: string | undefined;
+        try {
+          result = finish(applySnapshot(db, local, locks, RECEIVED)).kind;
+        } catch (error) {
+          expect(errorCode(error)).toBe("ENOSPC");
+        }
+        disk.recover();
+        if (db.status === "quarantined") reopenDatabase(db);
+        db.rest();
+        db.log.release();
+        for (const files of (db.host as FakeHost).retiredFiles) files.closeAll();
+        if (disk.openHandles > before) leaks.push(`${operation}: ${disk.openHandles - before}`);
+        if (result === "applied") break;
+      }
+      expect(leaks).toEqual([]);
+    });
+  }
+});
