@@ -47,7 +47,11 @@ function listNames(dataDirectory: string): string[] {
   } catch (cause) {
     throw new LitefsError("check", `cannot read data directory ${dataDirectory}`, { cause });
   }
-  return nodeFiles.list(path.join(dataDirectory, "dbs"));
+  const databases = path.join(dataDirectory, "dbs");
+  if (!fs.existsSync(databases)) {
+    throw new LitefsError("check", `${dataDirectory} is not a data directory of litefs`);
+  }
+  return nodeFiles.list(databases);
 }
 
 function checkOne(name: string, directory: string): DatabaseCheck {

@@ -10,6 +10,14 @@ import { COMMAND_USAGE, printUsage } from "./help.ts";
 import { DEFAULT_URL, NodeClient } from "./node-client.ts";
 import { Progress } from "./progress.ts";
 
+/** Where the file is to be put: it takes the place of a file, and of nothing else. */
+function regularTarget(file: string): string {
+  if (!fs.existsSync(file)) return file;
+  const target = fs.realpathSync(file);
+  if (fs.statSync(target).isFile()) return target;
+  throw new LitefsError("export", `${file} is not a regular file, give the path of one`);
+}
+
 /** Downloads a database into a file of its own, and puts it in place when it is whole. */
 export const exportCommand: Command = async (args, context) => {
   const { flags, positionals, help } = parseArguments(args, { name: "", url: DEFAULT_URL });
@@ -19,7 +27,7 @@ export const exportCommand: Command = async (args, context) => {
   if (file === undefined || positionals.length > 1) throw new UsageError("one PATH is required");
   const client = new NodeClient(flags.url);
 
-  const target = path.resolve(context.currentDirectory, file);
+  const target = regularTarget(path.resolve(context.currentDirectory, file));
   const query = { name: flags.name };
   const body = await client.request({ method: "GET", path: "/export", query });
   const progress = new Progress({

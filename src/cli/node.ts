@@ -439,6 +439,8 @@ class Node {
       this.#logger.error("a command of exec failed, litefs shuts down", { exitCode: failed });
       return failed;
     }
+    // A signal came while a command ran that was not the last one.
+    if (this.#supervisor.isStopping && !this.#supervisor.hasBackground) return EXIT_OK;
     if (plan.background === undefined) return await this.#fatal.promise;
     const code = await this.#supervisor.exited;
     return this.#supervisor.isStopping ? EXIT_OK : code;
@@ -450,7 +452,7 @@ class Node {
       if (ends) this.#logger.info("signal received, litefs shutting down", { signal: name });
       this.#supervisor.signal(name);
       // A running child decides when it is over; without one there is nothing to wait for.
-      if (ends && !this.#supervisor.isBackgroundRunning) this.#stopRequested.resolve();
+      if (ends && !this.#supervisor.isRunning) this.#stopRequested.resolve();
     };
     this.#onSignal = onSignal;
     for (const name of FORWARDED_SIGNALS) process.on(name, onSignal);

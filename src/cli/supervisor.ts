@@ -82,9 +82,14 @@ export class Supervisor {
     });
   }
 
-  /** Whether the background command was started and has not ended. */
-  get isBackgroundRunning(): boolean {
-    return this.#hasBackground && this.#running !== undefined;
+  /** Whether the background command was started; `exited` tells of no other. */
+  get hasBackground(): boolean {
+    return this.#hasBackground;
+  }
+
+  /** Whether a command was started and has not ended. */
+  get isRunning(): boolean {
+    return this.#running !== undefined;
   }
 
   /** Whether SIGINT or SIGTERM came: the end of a child is then no failure, whatever its code. */

@@ -123,10 +123,8 @@ export class ClusterNode {
       onStatus: (status) => this.#replicaStatusChanged(status),
       onApplied: (database, latencyMs) => this.#applyLatencyMs.set(database, latencyMs),
     });
-    this.#election = new Election({
-      ...options,
-      probe: (peer, timeoutMs) => peers.state(peer, timeoutMs),
-    });
+    const probe = peers.state.bind(peers);
+    this.#election = new Election({ ...options, probe });
     this.#pause = new WritePause({ engine, clock, log });
   }
 
@@ -262,7 +260,7 @@ export class ClusterNode {
 
   /** Gives the lease to another candidate, or up, and does not stand for a while. */
   async demote(): Promise<void> {
-    const term = this.#requireTerm();
+    const term = this.#requireMovableTerm();
     this.#election.standDownFor(this.#options.demoteDelayMs);
     const heir = this.#bestHeir();
     if (heir !== undefined) {
@@ -381,11 +379,8 @@ export class ClusterNode {
   }
 
   async #handOff(nodeId: string, timeoutMs: number): Promise<void> {
-    const { clock, lease: provider, log, streams } = this.#options;
-    const term = this.#requireTerm();
-    if (provider.kind === "static") {
-      throw new LitefsError("HANDOFF_REFUSED", "a static lease cannot be handed over");
-    }
+    const { clock, log, streams } = this.#options;
+    const term = this.#requireMovableTerm();
     if (this.#handoff !== undefined) {
       throw new LitefsError("HANDOFF_REFUSED", "the lease is being handed over already");
     }
@@ -450,6 +445,13 @@ export class ClusterNode {
   #requireTerm(): PrimaryTerm {
     if (this.#term !== undefined && !this.#term.isOver) return this.#term;
     throw new LitefsError("NOT_PRIMARY", "this node is not the primary");
+  }
+
+  /** Nobody else could have a static lease: given up, it would only keep everybody from writing. */
+  #requireMovableTerm(): PrimaryTerm {
+    const term = this.#requireTerm();
+    if (this.#options.lease.kind !== "static") return term;
+    throw new LitefsError("HANDOFF_REFUSED", "a static lease cannot be handed over");
   }
 
   async #release(lease: Lease): Promise<void> {

@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import * as fs from "node:fs";
@@ -64,7 +65,7 @@ async function runImport(
   signal: AbortSignal,
 ): Promise<ImportOutcome> {
   const extension = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
-  const program = new URL(`./import-process${extension}`, import.meta.url).pathname;
+  const program = fileURLToPath(new URL(`./import-process${extension}`, import.meta.url));
   // The module for SQLite that Node brings along is said to be experimental at each start.
   const args = ["--disable-warning=ExperimentalWarning", program, source, destination];
   const child = spawn(process.execPath, args, {
@@ -97,5 +98,7 @@ function parseOutcome(output: string): ImportOutcome {
 }
 
 function lastLine(text: string): string {
-  return text.trim().split("\n").at(-1) ?? "";
+  // Behind what it says of an exception Node.js puts its version.
+  const lines = text.trim().split("\n");
+  return lines.findLast((line) => /Error/.test(line)) ?? lines.at(-1) ?? "";
 }

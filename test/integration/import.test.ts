@@ -42,6 +42,11 @@ test("a database that is imported replaces the old one everywhere, in one transa
   reader.exec("COMMIT");
   expect(reader.prepare(count).pluck().get()).toBe(3);
 
+  for (const name of ["app.db-wal", "app.db-pos", ".role", "x".repeat(250)]) {
+    const { code, stderr } = tryShell(LITEFS, ["import", "-url", primary.url, "-name", name, file]);
+    expect(code, name).toBe(1);
+    expect(stderr).toContain("not a name of a database");
+  }
   const onReplica = tryShell(LITEFS, ["import", "-url", replica.url, "-name", "app.db", file]);
   expect(onReplica.stderr).toMatch(/lease expired: this node is not the primary/);
   expect(onReplica.code).toBe(1);

@@ -108,6 +108,21 @@ exec:
   await fs.promises.writeFile(path.join(node.options.directory, "x"), "");
 });
 
+test("exec: a signal waits for the command that runs, whichever it is, and nothing follows", async () => {
+  const node = await single(`
+exec:
+  - cmd: "sh -c 'trap true TERM; echo READY; i=0; while [ $i -lt 10 ]; do sleep 0.1; i=$((i+1)); done; touch $MOUNT/done; echo DONE'"
+  - cmd: "sh -c 'echo NEVER'"`);
+  node.launch([], { ...process.env, MOUNT: node.mountPoint });
+  await node.waitForLog(/^READY$/m);
+  node.signal("SIGTERM");
+  expect(await node.ended()).toEqual({ code: 0, signal: null });
+  expect(node.log).toMatch(/^DONE$/m);
+  expect(node.log).not.toMatch(/^NEVER/m);
+  await node.start();
+  expect(fs.existsSync(node.file("done"))).toBe(true);
+});
+
 test("a command that does not exist is named", async () => {
   const node = await single();
   node.launch(["--", "/no/such/program"]);

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from "fastify";
 import { errorText } from "../../lib/errors.ts";
-import { isDatabaseName } from "../../wire/database-name.ts";
+import { parseName } from "../../filesystem/names.ts";
 import type { NodeApi } from "../node-api.ts";
 import { queryParameter, sendText } from "../replies.ts";
 
@@ -9,7 +9,7 @@ export function registerImport(app: FastifyInstance, node: NodeApi, closing: Abo
   app.post("/import", async (request, reply) => {
     const name = queryParameter(request.query, "name");
     if (name === undefined) return sendText(reply, 400, "name required");
-    if (!isDatabaseName(name)) return sendText(reply, 400, "not a name of a database");
+    if (!isNameOfDatabase(name)) return sendText(reply, 400, "not a name of a database");
     if (!node.role().isPrimary) {
       const primary = node.role().primaryHostname;
       const where = primary === undefined ? "" : `; the primary is ${primary}`;
@@ -34,4 +34,10 @@ export function registerImport(app: FastifyInstance, node: NodeApi, closing: Abo
       return sendText(reply, 500, errorText(error));
     }
   });
+}
+
+/** In the mount `app.db-wal` is a file of `app.db`, and `.lag` is none at all. */
+function isNameOfDatabase(name: string): boolean {
+  const parsed = parseName(name);
+  return parsed.kind === "file" && parsed.file === "database";
 }

@@ -95,9 +95,9 @@ test("a command that cannot be started", async () => {
 test("the background command tells its end", async () => {
   const observed = new Observed();
   observed.supervisor.startBackground(sh("echo up; exit 3"));
-  expect(observed.supervisor.isBackgroundRunning).toBe(true);
+  expect(observed.supervisor.isRunning).toBe(true);
   expect(await observed.supervisor.exited).toBe(3);
-  expect(observed.supervisor.isBackgroundRunning).toBe(false);
+  expect(observed.supervisor.isRunning).toBe(false);
   expect(observed.log).toContain("starting background subprocess: sh [-c echo up; exit 3]");
 });
 
@@ -158,7 +158,7 @@ test("a plan ends at the first failure", async () => {
 test("a plan without a background command starts none", async () => {
   const observed = new Observed();
   expect(await observed.supervisor.run({ foreground: [], background: undefined })).toBeUndefined();
-  expect(observed.supervisor.isBackgroundRunning).toBe(false);
+  expect(observed.supervisor.isRunning).toBe(false);
 });
 
 test.each([0, 143])("after SIGTERM nothing more is started (child ends with %d)", async (code) => {

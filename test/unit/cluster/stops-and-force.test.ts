@@ -91,3 +91,12 @@ test("a node that is told to stop during a handoff lets the heir keep the lease,
   expect(world.store.held?.holder.hostname).toBe("b");
   expect(a.lease.calls).not.toContain("release");
 });
+
+test("a static lease is not given up, because nobody else could have it", async () => {
+  const world = new World();
+  const a = world.candidate("a", { clusterId: CLUSTER_ID }).start();
+  await eventually(() => a.isPrimary);
+  Object.assign(a.lease, { kind: "static" });
+  await expect(a.node.demote()).rejects.toMatchObject({ code: "HANDOFF_REFUSED" });
+  expect(a.isPrimary).toBe(true);
+});
