@@ -24,8 +24,8 @@ function node(mode: "delete" | "wal" | "truncate" = "delete", pageSize = 512) {
   return { disk, host, db, pager };
 }
 
-describe("the log begins a new segment between a commit and the end of its journal", () => {
-  it("which fails", () => {
+describe("a commit that fills a segment", () => {
+  it("can be taken back when its journal cannot be ended", () => {
     const { disk, db, pager } = node("delete", 65536);
     const before = db.position;
     disk.failAt(1, "EIO", (file, kind) => kind === "remove" && file.endsWith("/journal"));
@@ -61,7 +61,7 @@ describe("a segment that was begun in vain", () => {
     expect(after.position).toEqual(acknowledged);
   });
 
-  it("and at the next start the file is not what the position says", () => {
+  it("holds what is committed after that, at the next start too", () => {
     // Any start notes that the file has everything.
     const first = node("wal");
     const disk = first.disk.kill();
@@ -83,7 +83,7 @@ describe("a segment that was begun in vain", () => {
 });
 
 describe("what stands behind the end of a segment when retention begins the next", () => {
-  it("half of a note, of which there was no room", () => {
+  it("is cut off when it is half of a note, of which there was no room", () => {
     const { disk, db, pager } = node();
     // `cp` over the database: the disk is full when the log is to be told.
     disk.failAt(1, "ENOSPC", (file, kind) => kind === "write" && file.endsWith(".seg"));
@@ -97,7 +97,7 @@ describe("what stands behind the end of a segment when retention begins the next
     expect(after.position).toEqual(position);
   });
 
-  it("a transaction that was refused is not sent to replicas", () => {
+  it("is cut off when it is a transaction that was refused, and not sent to replicas", () => {
     const { disk, db, host, pager } = node("wal");
     const before = db.position;
     // The lease has run out while this was written, and the log cannot be cut at this moment.

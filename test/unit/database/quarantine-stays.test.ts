@@ -5,45 +5,21 @@ import type { ForwardedCommit } from "../../../src/database/forwarded-commit.ts"
 import { runJob } from "../../../src/database/host.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { applySnapshot } from "../../../src/database/replace.ts";
-import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
 import { SHARED_FIRST } from "../../../src/sqlite/locks.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
 import { FakeKernel, FakeLocks } from "./support/fake-mount.ts";
 import {
   checkConsistent,
   checkContent,
-  contentChecksum,
   DIRECTORY,
   FakeHost,
   open,
   readAll,
 } from "./support/harness.ts";
-import type { Content } from "./support/mini-pager.ts";
 import { MiniPager } from "./support/mini-pager.ts";
+import { encodeSnapshot } from "./support/encode-snapshot.ts";
 
 const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
-
-function encodeSnapshot(of: Content, pageSize: number, txid: number): Uint8Array {
-  const header = {
-    flags: 0,
-    pageSize,
-    commit: of.pageCount,
-    minTxid: 1,
-    maxTxid: txid,
-    timestampMs: 1_700_000_000_000,
-    preApplyChecksum: 0n,
-    walOffset: 0,
-    walSize: 0,
-    walSalt1: 0,
-    walSalt2: 0,
-    nodeId: 1n,
-  };
-  const pages = Array.from({ length: of.pageCount }, (_, i) => ({
-    pgno: i + 1,
-    data: of.page(i + 1, pageSize),
-  }));
-  return encodeLtx(header, pages, contentChecksum(of, pageSize));
-}
 
 function node(mode: "wal" | "delete") {
   const disk = new FakeDisk();
@@ -68,7 +44,7 @@ function block(mode: "wal" | "delete", locks: FakeLocks): void {
 }
 
 describe.each(["wal", "delete"] as const)(
-  "a database that is quarantined while something waits, %s",
+  "a database that is quarantined while something waits, in mode %s",
   (mode) => {
     it("a snapshot that waits for a lock does not mix with what is damaged", () => {
       const { disk, db, host, locks, local, pager } = node(mode);

@@ -8,7 +8,6 @@ import { applySnapshot } from "../../../src/database/replace.ts";
 import { Snapshot } from "../../../src/database/snapshot.ts";
 import { errorCode } from "../../../src/lib/errors.ts";
 import { halvesToBigint } from "../../../src/ltx/crc64.ts";
-import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
 import { runJob } from "../../../src/database/host.ts";
 import { SHARED_LAST, WAL_READ2_LOCK } from "../../../src/sqlite/locks.ts";
 import { decodeWalIndexHeaderPair } from "../../../src/sqlite/wal-index-header.ts";
@@ -23,32 +22,10 @@ import {
   open,
 } from "./support/harness.ts";
 import { Content, MiniPager } from "./support/mini-pager.ts";
+import { encodeSnapshot } from "./support/encode-snapshot.ts";
 import { randomStep } from "./support/workload.ts";
 
 const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
-
-/** A snapshot of a content as a primary sends it. */
-function encodeSnapshot(of: Content, pageSize: number, txid: number): Uint8Array {
-  const header = {
-    flags: 0,
-    pageSize,
-    commit: of.pageCount,
-    minTxid: 1,
-    maxTxid: txid,
-    timestampMs: 1_700_000_000_000,
-    preApplyChecksum: 0n,
-    walOffset: 0,
-    walSize: 0,
-    walSalt1: 0,
-    walSalt2: 0,
-    nodeId: 1n,
-  };
-  const pages = Array.from({ length: of.pageCount }, (_, i) => ({
-    pgno: i + 1,
-    data: of.page(i + 1, pageSize),
-  }));
-  return encodeLtx(header, pages, contentChecksum(of, pageSize));
-}
 
 function content(
   seed: number,

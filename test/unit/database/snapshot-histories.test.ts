@@ -5,43 +5,14 @@ import { reopenDatabase } from "../../../src/database/recover.ts";
 import { settleAfterDemotion, rollBackAbandoned } from "../../../src/database/demote.ts";
 import { runJob } from "../../../src/database/host.ts";
 import { errorCode } from "../../../src/lib/errors.ts";
-import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
 import { FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
-import {
-  checkConsistent,
-  checkContent,
-  contentChecksum,
-  DIRECTORY,
-  FakeHost,
-  open,
-} from "./support/harness.ts";
+import { checkConsistent, checkContent, DIRECTORY, FakeHost, open } from "./support/harness.ts";
 import type { Content } from "./support/mini-pager.ts";
 import { IoFailure, MiniPager } from "./support/mini-pager.ts";
+import { encodeSnapshot } from "./support/encode-snapshot.ts";
 
 const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
-
-function encodeSnapshot(of: Content, pageSize: number, txid: number): Uint8Array {
-  const header = {
-    flags: 0,
-    pageSize,
-    commit: of.pageCount,
-    minTxid: 1,
-    maxTxid: txid,
-    timestampMs: 1_700_000_000_000,
-    preApplyChecksum: 0n,
-    walOffset: 0,
-    walSize: 0,
-    walSalt1: 0,
-    walSalt2: 0,
-    nodeId: 1n,
-  };
-  const pages = Array.from({ length: of.pageCount }, (_, i) => ({
-    pgno: i + 1,
-    data: of.page(i + 1, pageSize),
-  }));
-  return encodeLtx(header, pages, contentChecksum(of, pageSize));
-}
 
 function content(
   seed: number,
@@ -75,7 +46,7 @@ function node(mode: "wal" | "delete" | "truncate", opens: number) {
 }
 
 describe("two snapshots of the same TXID, of two histories", () => {
-  it("and a kill while the second waits for its turn", () => {
+  it("do not mix when the node is killed while the second waits for its turn", () => {
     const { disk, db, locks, local } = node("wal", 1);
     const first = content(77, 5, "wal");
     disk.put(RECEIVED, encodeSnapshot(first, 512, 40));
@@ -97,7 +68,7 @@ describe("two snapshots of the same TXID, of two histories", () => {
     if (after.status === "ok") checkConsistent(after);
   });
 
-  it("and a full disk when the second is prepared, then a kill", () => {
+  it("do not mix when the disk is full for the second, and then the node is killed", () => {
     const { disk, db, locks, local } = node("wal", 1);
     const first = content(77, 5, "wal");
     disk.put(RECEIVED, encodeSnapshot(first, 512, 40));
@@ -115,7 +86,7 @@ describe("two snapshots of the same TXID, of two histories", () => {
 });
 
 describe("a change of the page size whose commit fails", () => {
-  it("leaves checksums of what was never committed", () => {
+  it("leaves no checksums of what was never committed, rolled back", () => {
     const { disk, db, host, pager } = node("delete", 0);
     host.primary = true;
     disk.failFrom(1, "ENOSPC", (file, kind) => kind === "write" && file.endsWith(".seg"));
@@ -138,7 +109,7 @@ describe("a change of the page size whose commit fails", () => {
     checkContent(db, next.committed, 512);
   });
 
-  it("deposed", () => {
+  it("leaves none on a node that is deposed", () => {
     const { disk, db, host, pager } = node("delete", 0);
     host.primary = true;
     disk.failFrom(1, "ENOSPC", (file, kind) => kind === "write" && file.endsWith(".seg"));
@@ -157,7 +128,7 @@ describe("a change of the page size whose commit fails", () => {
   });
 });
 
-describe("files that stay open", () => {
+describe("no file stays open", () => {
   for (const mode of ["wal", "delete"] as const) {
     it(`when a snapshot cannot be written, ${mode}`, () => {
       const leaks: string[] = [];
