@@ -38,12 +38,16 @@ test("a replica that joins in the middle of a transaction gets the database afte
   const { primary, replica } = cluster;
   const writing = startPython(primary.file("app.db"), LONG_TRANSACTION);
   await waitUntilOpen(cluster);
-  await replica.start();
+  replica.launch();
+  await replica.waitForLog("connected to primary");
   // A check cannot tell what the file will be: it says so, and does not call it damaged.
   const answer = await (await primary.get("/check?name=app.db")).text();
   expect(answer).not.toContain("mismatch");
+  // It does not have all that the primary has, and must not count as one that has.
+  expect((await replica.get("/readyz")).status).toBe(503);
   fs.writeFileSync(`${primary.options.directory}/app.db.go`, "");
   expect((await writing).code).toBe(0);
+  await replica.waitForLog("connected to cluster, ready");
   await cluster.waitForReplicas("app.db");
   const local = cluster.connect(replica, "app.db");
   expect(local.prepare("SELECT count(*) FROM t").pluck().get()).toBe(201);
