@@ -15,6 +15,7 @@ import { checkIntegrity } from "./check-integrity.ts";
 import { checkLog } from "./check-log.ts";
 import { OverlayFiles } from "./check-overlay.ts";
 import type { DatabaseCheck } from "./check-result.ts";
+import { databasesIn } from "./data-directory.ts";
 
 /** SQLite's own check needs the whole database in memory, since it must not write beside it. */
 const INTEGRITY_MAX_BYTES = 1024 * 1024 * 1024;
@@ -47,11 +48,7 @@ function listNames(dataDirectory: string): string[] {
   } catch (cause) {
     throw new LitefsError("check", `cannot read data directory ${dataDirectory}`, { cause });
   }
-  const databases = path.join(dataDirectory, "dbs");
-  if (!fs.existsSync(databases)) {
-    throw new LitefsError("check", `${dataDirectory} is not a data directory of litefs`);
-  }
-  return nodeFiles.list(databases);
+  return nodeFiles.list(databasesIn(dataDirectory, "check"));
 }
 
 function checkOne(name: string, directory: string): DatabaseCheck {

@@ -6,6 +6,13 @@ import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
 /** A Unix socket path may not be longer than this. */
 const SOCKET_PATH_MAX_BYTES = 107;
 
+/** Where its databases are. A directory without that is not one of litefs, and is left as it is. */
+export function databasesIn(dataDirectory: string, command: string): string {
+  const databases = path.join(dataDirectory, "dbs");
+  if (fs.existsSync(databases)) return databases;
+  throw new LitefsError(command, `${dataDirectory} is not a data directory of litefs`);
+}
+
 /** The data directory while this process alone uses it. */
 export interface DataDirectoryClaim {
   release(): Promise<void>;

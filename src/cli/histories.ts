@@ -14,6 +14,7 @@ import { formatLtxFilename } from "../ltx/filename.ts";
 import { decodeHeader, LTX_HEADER_SIZE } from "../ltx/header.ts";
 import type { LtxHeader } from "../ltx/header.ts";
 import type { Position } from "../lib/position.ts";
+import { databasesIn } from "./data-directory.ts";
 
 const COPY_BYTES = 1024 * 1024;
 
@@ -37,10 +38,7 @@ export interface HistoryTransaction {
 
 /** The histories of all databases, or of one; the oldest first. */
 export function listHistories(dataDirectory: string, database?: string): History[] {
-  const databases = path.join(dataDirectory, "dbs");
-  if (!fs.existsSync(databases)) {
-    throw new LitefsError("diverged", `${dataDirectory} is not a data directory of litefs`);
-  }
+  const databases = databasesIn(dataDirectory, "diverged");
   return nodeFiles
     .list(databases)
     .filter((name) => database === undefined || name === database)

@@ -1,12 +1,9 @@
-import * as fs from "node:fs";
-import * as path from "node:path";
 import { loadConfig } from "../config/load.ts";
 import type { KeepAsideLimits } from "../database/keep-aside.ts";
-import { LitefsError } from "../lib/errors.ts";
 import { parseArguments, refusePositionals, UsageError } from "./arguments.ts";
 import type { Command, CommandContext } from "./context.ts";
 import { discardShelf } from "./clean-mark.ts";
-import { claimDataDirectory } from "./data-directory.ts";
+import { claimDataDirectory, databasesIn } from "./data-directory.ts";
 import { EXIT_FAILURE, EXIT_OK } from "./exit-codes.ts";
 import { COMMAND_USAGE, printUsage } from "./help.ts";
 import { repairDatabase } from "./repair-database.ts";
@@ -37,9 +34,7 @@ export const repairCommand: Command = async (args, context) => {
     throw new UsageError("-from and -accept exclude each other");
   if (flags.force && !flags.accept) throw new UsageError("-force belongs to -accept");
   const { dataDirectory, limits } = chooseTarget(flags.config, flags["data-dir"], context);
-  if (!fs.existsSync(path.join(dataDirectory, "dbs"))) {
-    throw new LitefsError("repair", `${dataDirectory} is not a data directory of litefs`);
-  }
+  databasesIn(dataDirectory, "repair");
   const claim = await claimDataDirectory(dataDirectory);
   try {
     // The next start must look at what is there, not believe what the last stop has left.

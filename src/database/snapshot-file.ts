@@ -1,3 +1,4 @@
+import { formatChecksum, formatTxid } from "../lib/position.ts";
 import { halvesToBigint } from "../ltx/crc64.ts";
 import { LTX_TRAILER_SIZE } from "../ltx/header.ts";
 import { decodeTrailer } from "../ltx/trailer.ts";
@@ -8,11 +9,7 @@ import type { Database } from "./database.ts";
 
 /** As version 0.6 and those before named it; one may wait for a start of this version. */
 function formerName(txid: number): string {
-  return `snapshot-${hex16(txid)}.ltx`;
-}
-
-function hex16(value: number | bigint): string {
-  return value.toString(16).padStart(16, "0");
+  return `snapshot-${formatTxid(txid)}.ltx`;
 }
 
 /**
@@ -20,7 +17,7 @@ function hex16(value: number | bigint): string {
  * checksum: another history may have the same TXID, and must not take the place of what is still needed.
  */
 export function snapshotFileName(txid: number, checksum: bigint): string {
-  return `snapshot-${hex16(txid)}-${hex16(checksum)}.ltx`;
+  return `snapshot-${formatTxid(txid)}-${formatChecksum(checksum)}.ltx`;
 }
 
 /**
@@ -37,7 +34,7 @@ export function openSnapshotOf(files: DatabaseFiles, base: RecordHeader): OpenFi
   const count = snapshot.readAt(bytes, 0, bytes.length, snapshot.size() - LTX_TRAILER_SIZE);
   if (count === bytes.length) {
     const { postApplyChecksum } = decodeTrailer(bytes, 0);
-    if (postApplyChecksum === halvesToBigint(base.checksumHi, base.checksumLo)) return snapshot;
+    if (postApplyChecksum === checksum) return snapshot;
   }
   snapshot.close();
   return undefined;
@@ -49,7 +46,7 @@ function openIfThere(files: DatabaseFiles, name: string): OpenFile | undefined {
 
 /** Removes snapshot files whose pages are all durable in the database file. */
 export function removeObsoleteSnapshots(db: Database): void {
-  const durable = hex16(db.log.state.durableTxid);
+  const durable = formatTxid(db.log.state.durableTxid);
   for (const name of db.files.files.list(db.files.directory)) {
     const [, txid = "~"] = /^snapshot-([0-9a-f]{16})(?:-[0-9a-f]{16})?\.ltx$/.exec(name) ?? [];
     const isObsolete = txid <= durable;

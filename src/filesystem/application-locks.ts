@@ -19,6 +19,7 @@ import type { LockRequest, MountLocks, RequestId } from "./mount-locks.ts";
 import type { LockableNode } from "./nodes.ts";
 import { SiblingThreads } from "./sibling-threads.ts";
 import type { Knock, TurnAnswer, TurnRequest } from "./write-turn-kinds.ts";
+import { isBeingWritten, isWriting } from "./write-door.ts";
 import { WriteGate } from "./write-gate.ts";
 
 /** What decides over writers. */
@@ -227,14 +228,11 @@ export class ApplicationLocks implements MountLocks {
 
   /** Whether some application holds SQLite's write lock of the rollback modes. */
   isBeingWritten(node: FileNode): boolean {
-    return node.locks.isWriteLocked(RESERVED_BYTE, SHARED_LAST);
+    return isBeingWritten(node);
   }
 
-  isWriting({ nodes }: DatabaseEntry): boolean {
-    const shm = nodes.get("shm");
-    if (shm?.locks.isWriteLocked(WAL_WRITE_LOCK, WAL_WRITE_LOCK) === true) return true;
-    const database = nodes.get("database");
-    return database !== undefined && this.isBeingWritten(database);
+  isWriting(entry: DatabaseEntry): boolean {
+    return isWriting(entry);
   }
 
   // What only matters where the kernel keeps the locks.
@@ -301,7 +299,7 @@ export class ApplicationLocks implements MountLocks {
       this.#finish(entry);
     }
     locks.set(ownerLo, ownerHi, fh, pid, start, end, F_UNLCK);
-    if (kind === "database" && !this.isBeingWritten(node)) {
+    if (kind === "database" && !isBeingWritten(node)) {
       entry.db.endLooseWrites();
     }
     this.#lockReleased(node);

@@ -6,7 +6,7 @@ import {
   WAL_READ4_LOCK,
   WAL_WRITE_LOCK,
 } from "../sqlite/locks.ts";
-import type { DatabaseEntry } from "./entry.ts";
+import type { DatabaseEntry, FileNode } from "./entry.ts";
 import type { Lock } from "./lock-table.ts";
 import type { Knock } from "./write-turn-kinds.ts";
 
@@ -119,15 +119,19 @@ export class WriteDoor {
   }
 }
 
-/**
- * Whether some application has SQLite's write lock, or all of the database: with
- * `locking_mode=EXCLUSIVE`, and while it leaves WAL mode, it writes without RESERVED.
- */
+/** Whether some application has SQLite's write lock, in either mode. */
 export function isWriting({ nodes }: DatabaseEntry): boolean {
-  return (
-    nodes.get("shm")?.locks.isWriteLocked(WAL_WRITE_LOCK, WAL_WRITE_LOCK) === true ||
-    nodes.get("database")?.locks.isWriteLocked(RESERVED_BYTE, SHARED_LAST) === true
-  );
+  if (nodes.get("shm")?.locks.isWriteLocked(WAL_WRITE_LOCK, WAL_WRITE_LOCK) === true) return true;
+  const database = nodes.get("database");
+  return database !== undefined && isBeingWritten(database);
+}
+
+/**
+ * In a rollback mode, or all of the database: with `locking_mode=EXCLUSIVE`, and while it leaves WAL
+ * mode, an application writes without RESERVED.
+ */
+export function isBeingWritten({ locks }: FileNode): boolean {
+  return locks.isWriteLocked(RESERVED_BYTE, SHARED_LAST);
 }
 
 /** Whether an owner is in a read transaction. */

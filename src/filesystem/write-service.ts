@@ -137,6 +137,8 @@ export class WriteService {
       if (!isAnswered) this.#host.reply(id, result);
       isAnswered = true;
     };
+    const committedAt = (position: Position): ForwardResult =>
+      isCovered ? { kind: "committed", position } : UNCOVERED;
     const node: ForwardedBy = {
       isPermitted: () =>
         this.#host.mayCommit() && entry.turns.loan === forwarded.loan && !db.isFenced,
@@ -149,7 +151,7 @@ export class WriteService {
         this.#host.publish(entry);
         const { position } = db;
         if (db.replicaWaits === undefined) {
-          if (isShown) answer(isCovered ? { kind: "committed", position } : UNCOVERED);
+          if (isShown) answer(committedAt(position));
           return;
         }
         isWaiting = true;
@@ -167,8 +169,7 @@ export class WriteService {
           // For the replicas, and that is answered on its own, unless it was over before this.
           if (replicated !== undefined) answer(replicated);
         } else if (result.kind === "applied") {
-          const { position } = result;
-          answer(isCovered ? { kind: "committed", position } : UNCOVERED);
+          answer(committedAt(result.position));
         } else answer({ kind: "refused", reason: result.reason });
         this.#host.applied(entry);
       },

@@ -278,7 +278,7 @@ export class Borrowing {
       const isReturned = await this.#options.engine.recallRight(this.#database);
       // Otherwise an application is writing, and `writerLeft` will tell. Or it has told already,
       // and the right that is here now is another one.
-      if (isReturned && this.#state === "held" && this.#loan === loan) this.#drop();
+      if (isReturned && this.#isHolding(loan)) this.#drop();
     } catch (error) {
       this.#options.log.debug("cannot recall the right to write", { error: errorText(error) });
     }

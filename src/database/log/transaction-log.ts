@@ -438,9 +438,14 @@ export class TransactionLog {
     this.isCaughtUp = false;
   }
 
-  #openForAppend(mayRotate: boolean = true): OpenFile {
+  /** What an earlier failure has left is out of the way, or nothing is written. */
+  #requireUsable(): void {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#stray !== undefined) this.#removeStray(this.#stray);
+  }
+
+  #openForAppend(mayRotate: boolean = true): OpenFile {
+    this.#requireUsable();
     const last = this.#segments.at(-1);
     if (last === undefined) {
       const position = { txid: this.txid, hi: this.checksumHi, lo: this.checksumLo };
@@ -486,8 +491,7 @@ export class TransactionLog {
 
   /** Nothing may stand behind the last record of a segment that is followed by another. */
   #seal(): void {
-    if (this.#failure !== undefined) throw this.#failure;
-    if (this.#stray !== undefined) this.#removeStray(this.#stray);
+    this.#requireUsable();
     if (this.#segments.length > 0) {
       const file = this.#openLast();
       if (file.size() > this.#endOffset) {

@@ -1,29 +1,19 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { waitFor } from "../../support/cluster.ts";
-import { ElectedCluster } from "../../support/elected-cluster.ts";
+import type { ElectedCluster } from "../../support/elected-cluster.ts";
 import { startConsul } from "../../support/servers/consul.ts";
 import { startEtcd } from "../../support/servers/etcd.ts";
+import { Stage } from "./backends.ts";
 import type { Server } from "./backends.ts";
 
 const WAIT_MS = 60_000;
 const ETCD_TTL_MS = 3_000;
 
-let server: Server | undefined;
-let cluster: ElectedCluster | undefined;
+const stage = new Stage();
 
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") cluster?.printLogs();
-  await cluster?.dispose();
-  await server?.process.dispose();
-  cluster = undefined;
-  server = undefined;
-});
-
-async function create(lease: readonly string[]): Promise<ElectedCluster> {
-  await cluster?.dispose();
-  cluster = await ElectedCluster.create({ nodes: 1, lease });
-  return cluster;
+function create(lease: readonly string[]): Promise<ElectedCluster> {
+  return stage.cluster({ nodes: 1, lease });
 }
 
 /** The token stands in the URL. */
@@ -41,7 +31,7 @@ test("a token that Consul refuses: the log says which rights it needs, and one t
   skip,
 }) => {
   const acl = `acl { enabled = true default_policy = "deny" tokens { master = "root-secret" } }`;
-  server = await startConsul([`-hcl=${acl}`]);
+  const server = await stage.server(startConsul([`-hcl=${acl}`]));
   if (server === undefined) return skip();
   const node = (await create(consulLease(server.url, "wrong-secret"))).node(0);
   node.launch();
@@ -82,7 +72,7 @@ test.each([
   ["a user without the right to the key", "stranger", "stranger-secret"],
   ["no user", "", ""],
 ])("%s in etcd: the log says what to check, and nothing is written", async (_, user, password) => {
-  server = await startGuardedEtcd();
+  const server = await stage.server(startGuardedEtcd());
   if (server === undefined) return;
   const node = (await create(etcdLease(server.url, user, password))).node(0);
   node.launch();
@@ -95,7 +85,7 @@ test.each([
 test("a user of etcd with no more than the key: elected, also after etcd has forgotten its token", async ({
   skip,
 }) => {
-  server = await startGuardedEtcd();
+  const server = await stage.server(startGuardedEtcd());
   if (server === undefined) return skip();
   const made = await create(etcdLease(server.url, "litefs", "litefs-secret"));
   const node = made.node(0);

@@ -1,3 +1,6 @@
+import { afterEach } from "vitest";
+import { ElectedCluster } from "../../support/elected-cluster.ts";
+import type { ElectedClusterOptions } from "../../support/elected-cluster.ts";
 import { startConsul } from "../../support/servers/consul.ts";
 import { startEtcd } from "../../support/servers/etcd.ts";
 import type { ServerProcess } from "../../support/servers/server-process.ts";
@@ -34,3 +37,32 @@ export const etcd: Backend = {
   lease: (url) => ["type: etcd", `etcd: {endpoints: ["${url}"], key: KEY, ttl: 5s}`],
   remedy: "check lease.etcd.endpoints and the network",
 };
+
+/** The server and the cluster of one test, gone after it. */
+export class Stage {
+  #server: Server | undefined;
+  #cluster: ElectedCluster | undefined;
+
+  constructor() {
+    afterEach(async ({ task }) => {
+      if (task.result?.state === "fail") this.#cluster?.printLogs();
+      await this.#cluster?.dispose();
+      await this.#server?.process.dispose();
+      this.#cluster = undefined;
+      this.#server = undefined;
+    });
+  }
+
+  /** Undefined where there is none to be had. */
+  async server(starting: Promise<Server | undefined>): Promise<Server | undefined> {
+    this.#server = await starting;
+    return this.#server;
+  }
+
+  /** In the place of the one before. */
+  async cluster(options: ElectedClusterOptions): Promise<ElectedCluster> {
+    await this.#cluster?.dispose();
+    this.#cluster = await ElectedCluster.create(options);
+    return this.#cluster;
+  }
+}

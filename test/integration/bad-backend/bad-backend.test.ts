@@ -2,26 +2,15 @@ import * as fs from "node:fs";
 import * as http from "node:http";
 import type { AddressInfo } from "node:net";
 import * as path from "node:path";
-import { afterEach, describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { waitFor } from "../../support/cluster.ts";
-import { ElectedCluster } from "../../support/elected-cluster.ts";
 import { freePorts } from "../../support/free-ports.ts";
 import type { TestNode } from "../../support/test-node.ts";
-import { consul, etcd } from "./backends.ts";
-import type { Server } from "./backends.ts";
+import { consul, etcd, Stage } from "./backends.ts";
 
 const WAIT_MS = 60_000;
 
-let server: Server | undefined;
-let cluster: ElectedCluster | undefined;
-
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") cluster?.printLogs();
-  await cluster?.dispose();
-  await server?.process.dispose();
-  cluster = undefined;
-  server = undefined;
-});
+const stage = new Stage();
 
 function changeLease(node: TestNode, line: RegExp, by: string): void {
   const changed = (node.options.lease ?? []).map((old) => (line.test(old) ? by : old));
@@ -32,10 +21,10 @@ describe.each([consul, etcd])("$name", (backend) => {
   test("is down at the start, and later: the node waits, serves reads, and writes again", async ({
     skip,
   }) => {
-    server = await backend.start();
+    const server = await stage.server(backend.start());
     if (server === undefined) return skip();
     await server.process.kill();
-    cluster = await ElectedCluster.create({ nodes: 1, lease: backend.lease(server.url) });
+    const cluster = await stage.cluster({ nodes: 1, lease: backend.lease(server.url) });
     const node = cluster.node(0);
     node.launch();
     await node.waitForLog(backend.remedy);
@@ -68,9 +57,9 @@ describe.each([consul, etcd])("$name", (backend) => {
   });
 
   test("a node of another cluster takes no part, and its data stays as it is", async ({ skip }) => {
-    server = await backend.start();
+    const server = await stage.server(backend.start());
     if (server === undefined) return skip();
-    cluster = await ElectedCluster.create({ nodes: 2, lease: backend.lease(server.url) });
+    const cluster = await stage.cluster({ nodes: 2, lease: backend.lease(server.url) });
     const [ours, foreign] = [cluster.node(0), cluster.node(1)];
     await ours.start();
     const id = "LFSC0123456789ABCDEF";
@@ -107,7 +96,7 @@ describe.each([consul, etcd])("$name", (backend) => {
       other.close();
     });
     const { port } = other.address() as AddressInfo;
-    cluster = await ElectedCluster.create({
+    const cluster = await stage.cluster({
       nodes: 1,
       lease: backend.lease(`http://127.0.0.1:${port}`),
     });
@@ -129,10 +118,10 @@ describe.each([consul, etcd])("$name", (backend) => {
 test("an advertise-url where nobody answers: the replica says so, and elects nobody else", async ({
   skip,
 }) => {
-  server = await consul.start();
+  const server = await stage.server(consul.start());
   if (server === undefined) return skip();
   const [dead = 0] = await freePorts(1);
-  cluster = await ElectedCluster.create({ nodes: 2, lease: consul.lease(server.url) });
+  const cluster = await stage.cluster({ nodes: 2, lease: consul.lease(server.url) });
   const [primary, replica] = [cluster.node(0), cluster.node(1)];
   const advertised = `advertise-url: "http://127.0.0.1:${dead}"`;
   changeLease(primary, /^advertise-url:/, advertised);
@@ -144,9 +133,9 @@ test("an advertise-url where nobody answers: the replica says so, and elects nob
 });
 
 test("two nodes with one hostname are two nodes", async ({ skip }) => {
-  server = await consul.start();
+  const server = await stage.server(consul.start());
   if (server === undefined) return skip();
-  cluster = await ElectedCluster.create({ nodes: 2, lease: consul.lease(server.url) });
+  const cluster = await stage.cluster({ nodes: 2, lease: consul.lease(server.url) });
   const [n0, n1] = [cluster.node(0), cluster.node(1)];
   changeLease(n1, /^hostname:/, "hostname: n0");
   await n0.start();

@@ -3,28 +3,15 @@ import * as path from "node:path";
 import { expect, test } from "vitest";
 import { LtxReceiver } from "../../../src/cluster/replication/ltx-receiver.ts";
 import type { LogFields } from "../../../src/lib/log.ts";
-import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
+import { encodeSnapshot } from "../database/support/encode-snapshot.ts";
+import { Content } from "../database/support/mini-pager.ts";
 import { silentLogger } from "../database/support/node.ts";
 import { FakeClock, temporaryDirectory } from "./stand-ins.ts";
 
-const snapshot = encodeLtx(
-  {
-    flags: 0,
-    pageSize: 512,
-    commit: 4,
-    minTxid: 1,
-    maxTxid: 7,
-    timestampMs: 1_000,
-    preApplyChecksum: 0n,
-    walOffset: 0,
-    walSize: 0,
-    walSalt1: 0,
-    walSalt2: 0,
-    nodeId: 1n,
-  },
-  [1, 2, 3, 4].map((pgno) => ({ pgno, data: new Uint8Array(512).fill(pgno) })),
-  undefined,
-);
+const content = new Content();
+content.pageCount = 4;
+for (const pgno of [1, 2, 3, 4]) content.pages.set(pgno, new Uint8Array(512).fill(pgno));
+const snapshot = encodeSnapshot(content, 512, 7);
 
 /** Receives it in pieces of 100 bytes, each after so long. Returns what the log says. */
 async function receive(stepMs: number): Promise<[string, LogFields | undefined][]> {

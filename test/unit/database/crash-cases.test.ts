@@ -7,11 +7,11 @@ import { rollBackAbandoned } from "../../../src/database/demote.ts";
 import { TransactionLog } from "../../../src/database/log/transaction-log.ts";
 import { LocalWal } from "../../../src/database/local-wal.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
-import { encodeLtx } from "../../../src/ltx/encode-ltx.ts";
+import { encodeSnapshot } from "./support/encode-snapshot.ts";
 import { FakeDisk, PowerCut, Random } from "./support/fake-disk.ts";
 import { FakeLocks, finish } from "./support/fake-mount.ts";
 import { checkConsistent, checkContent, contentOf, DIRECTORY } from "./support/harness.ts";
-import { contentChecksum, FakeHost, open, readAll } from "./support/harness.ts";
+import { FakeHost, open, readAll } from "./support/harness.ts";
 import { Content, MiniPager } from "./support/mini-pager.ts";
 import type { JournalMode, Synchronous } from "./support/mini-pager.ts";
 
@@ -263,23 +263,8 @@ it("a snapshot of another history with the same TXID does not overwrite the data
   const other = new Content();
   other.pageCount = 2;
   for (const pgno of [1, 2]) other.pages.set(pgno, new Uint8Array(1024).fill(pgno));
-  const header = {
-    flags: 0,
-    pageSize: 1024,
-    commit: 2,
-    minTxid: 1,
-    maxTxid: db.position.txid,
-    timestampMs: 1_700_000_000_000,
-    preApplyChecksum: 0n,
-    walOffset: 0,
-    walSize: 0,
-    walSalt1: 0,
-    walSalt2: 0,
-    nodeId: 1n,
-  };
-  const pages = [...other.pages].map(([pgno, data]) => ({ pgno, data }));
   const name = `snapshot-${db.position.txid.toString(16).padStart(16, "0")}.ltx`;
-  const snapshot = encodeLtx(header, pages, contentChecksum(other, 1024));
+  const snapshot = encodeSnapshot(other, 1024, db.position.txid);
   // The node was killed when it had received the snapshot, and before its log was exchanged.
   const killed = disk.kill();
   killed.put(`${DIRECTORY}/${name}`, snapshot);

@@ -3,40 +3,15 @@ import { applyTransactions } from "../../../src/database/apply.ts";
 import type { ApplyResult } from "../../../src/database/engine.ts";
 import type { ForwardedCommit } from "../../../src/database/forwarded-commit.ts";
 import { runJob } from "../../../src/database/host.ts";
-import { LocalWal } from "../../../src/database/local-wal.ts";
 import { applySnapshot } from "../../../src/database/replace.ts";
 import { SHARED_FIRST } from "../../../src/sqlite/locks.ts";
-import { FakeDisk, Random } from "./support/fake-disk.ts";
-import { FakeKernel, FakeLocks } from "./support/fake-mount.ts";
-import {
-  checkConsistent,
-  checkContent,
-  DIRECTORY,
-  FakeHost,
-  open,
-  readAll,
-} from "./support/harness.ts";
-import { MiniPager } from "./support/mini-pager.ts";
+import { Random } from "./support/fake-disk.ts";
+import type { FakeLocks } from "./support/fake-mount.ts";
+import { checkConsistent, checkContent, DIRECTORY, open, readAll } from "./support/harness.ts";
 import { encodeSnapshot } from "./support/encode-snapshot.ts";
+import { mountedNode } from "./support/mounted-node.ts";
 
 const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
-
-function node(mode: "wal" | "delete") {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
-  const host = new FakeHost();
-  const db = open(disk, host);
-  const locks = new FakeLocks();
-  locks.opens = 1;
-  db.kernel = new FakeKernel();
-  const local = new LocalWal(db, locks);
-  const pager = new MiniPager(db, new Random(9), { pageSize: 512 });
-  pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
-  pager.changeMode(mode);
-  pager.transaction({ pgnos: [3], pageCount: 5 });
-  return { disk, host, db, locks, local, pager };
-}
 
 function block(mode: "wal" | "delete", locks: FakeLocks): void {
   if (mode === "wal") locks.block("shm", 120);
@@ -47,7 +22,7 @@ describe.each(["wal", "delete"] as const)(
   "a database that is quarantined while something waits, in mode %s",
   (mode) => {
     it("a snapshot that waits for a lock does not mix with what is damaged", () => {
-      const { disk, db, host, locks, local, pager } = node(mode);
+      const { disk, db, host, locks, local, pager } = mountedNode(mode, 1);
       host.primary = false;
       const other = { committed: pager.committed.copy() };
       // The histories differ in one page.
@@ -74,8 +49,8 @@ describe.each(["wal", "delete"] as const)(
     });
 
     it("stays quarantined when a transaction is applied that waited for a lock", () => {
-      const { db, host, locks, local } = node(mode);
-      const other = node(mode);
+      const { db, host, locks, local } = mountedNode(mode, 1);
+      const other = mountedNode(mode, 1);
       const before = db.position;
       other.pager.transaction({ pgnos: [4], pageCount: 5 });
       const ltx = readAll(other.disk, other.db, before) ?? [];
@@ -96,7 +71,7 @@ describe.each(["wal", "delete"] as const)(
     });
 
     it("stays quarantined when the primary has taken a forwarded commit", () => {
-      const { db, host, pager } = node(mode);
+      const { db, host, pager } = mountedNode(mode, 1);
       host.primary = false;
       let answer: (() => void) | undefined;
       db.arbiter = {
@@ -118,7 +93,7 @@ describe.each(["wal", "delete"] as const)(
 );
 
 it("a sync that has failed is not tried again at the end of loose writes", () => {
-  const { disk, db, pager } = node("delete");
+  const { disk, db, pager } = mountedNode("delete", 1);
   const wrong: number[] = [];
   expect(db.files.owesDatabaseSync).toBe(true);
   const page = pager.committed.page(2, 512).map((b) => b ^ 3);

@@ -3,6 +3,7 @@ import { reopenDatabase } from "../../../src/database/recover.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
 import { checkContent, FakeHost, open } from "./support/harness.ts";
 import { IoFailure, MiniPager } from "./support/mini-pager.ts";
+
 it("what was refused is not committed by opening the database anew", () => {
   const disk = new FakeDisk();
   disk.mkdir("/data/dbs");

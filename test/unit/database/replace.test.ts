@@ -18,48 +18,25 @@ import {
   checkContent,
   contentChecksum,
   DIRECTORY,
-  FakeHost,
   open,
 } from "./support/harness.ts";
 import { Content, MiniPager } from "./support/mini-pager.ts";
 import { encodeSnapshot } from "./support/encode-snapshot.ts";
+import { content, mountedNode } from "./support/mounted-node.ts";
 import { randomStep } from "./support/workload.ts";
 
 const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
 
-function content(
-  seed: number,
-  pageCount: number,
-  mode: "wal" | "delete" = "delete",
-  pageSize = 512,
-): Content {
-  const db = open(new FakeDisk());
-  const pager = new MiniPager(db, new Random(seed), { pageSize });
-  const pgnos = Array.from({ length: pageCount }, (_, i) => i + 1);
-  pager.transaction({ pgnos, pageCount });
-  pager.changeMode(mode);
-  return pager.committed;
-}
-
 /** A node with a database of its own, in either mode, about to be replaced. */
 function node(mode: "wal" | "delete", opens: number) {
-  const disk = new FakeDisk();
-  const host = new FakeHost();
-  const db = open(disk, host);
-  const locks = new FakeLocks();
-  locks.opens = opens;
-  db.kernel = new FakeKernel();
-  const local = new LocalWal(db, locks);
-  const pager = new MiniPager(db, new Random(9), { pageSize: 512 });
-  pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
-  pager.changeMode(mode);
-  pager.transaction({ pgnos: [3], pageCount: 5 });
+  const parts = mountedNode(mode, opens);
+  const { disk, host, db, locks, local } = parts;
   host.primary = false;
   const replace = (ltx: Uint8Array): ApplyResult => {
     disk.put(RECEIVED, ltx);
     return finish(applySnapshot(db, local, locks, RECEIVED));
   };
-  return { disk, host, db, locks, local, pager, replace };
+  return { ...parts, replace };
 }
 
 describe("a snapshot replaces a database", () => {

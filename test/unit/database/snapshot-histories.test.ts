@@ -1,48 +1,23 @@
 import { describe, expect, it } from "vitest";
-import { LocalWal } from "../../../src/database/local-wal.ts";
 import { applySnapshot } from "../../../src/database/replace.ts";
 import { reopenDatabase } from "../../../src/database/recover.ts";
 import { settleAfterDemotion, rollBackAbandoned } from "../../../src/database/demote.ts";
 import { runJob } from "../../../src/database/host.ts";
 import { errorCode } from "../../../src/lib/errors.ts";
-import { FakeDisk, Random } from "./support/fake-disk.ts";
-import { FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
-import { checkConsistent, checkContent, DIRECTORY, FakeHost, open } from "./support/harness.ts";
-import type { Content } from "./support/mini-pager.ts";
+import { Random } from "./support/fake-disk.ts";
+import { FakeLocks, finish } from "./support/fake-mount.ts";
+import type { FakeHost } from "./support/harness.ts";
+import { checkConsistent, checkContent, DIRECTORY, open } from "./support/harness.ts";
 import { IoFailure, MiniPager } from "./support/mini-pager.ts";
 import { encodeSnapshot } from "./support/encode-snapshot.ts";
+import { content, mountedNode } from "./support/mounted-node.ts";
 
 const RECEIVED = `${DIRECTORY}/snapshot.ltx.tmp`;
 
-function content(
-  seed: number,
-  pageCount: number,
-  mode: "wal" | "delete" = "delete",
-  pageSize = 512,
-): Content {
-  const db = open(new FakeDisk());
-  const pager = new MiniPager(db, new Random(seed), { pageSize });
-  pager.transaction({ pgnos: Array.from({ length: pageCount }, (_, i) => i + 1), pageCount });
-  pager.changeMode(mode);
-  return pager.committed;
-}
-
-function node(mode: "wal" | "delete" | "truncate", opens: number) {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
-  const host = new FakeHost();
-  const db = open(disk, host);
-  const locks = new FakeLocks();
-  locks.opens = opens;
-  db.kernel = new FakeKernel();
-  const local = new LocalWal(db, locks);
-  const pager = new MiniPager(db, new Random(9), { pageSize: 512 });
-  pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
-  pager.changeMode(mode);
-  pager.transaction({ pgnos: [3], pageCount: 5 });
-  host.primary = false;
-  return { disk, host, db, locks, local, pager };
+function node(mode: "wal" | "delete", opens: number) {
+  const parts = mountedNode(mode, opens);
+  parts.host.primary = false;
+  return parts;
 }
 
 describe("two snapshots of the same TXID, of two histories", () => {

@@ -9,14 +9,15 @@ import { Conversion } from "../../../src/filesystem/conversion.ts";
 import type { DatabaseEntry } from "../../../src/filesystem/entry.ts";
 import type { FileSystemHost } from "../../../src/filesystem/file-system-host.ts";
 import { HandleTable } from "../../../src/filesystem/handle-table.ts";
-import { Namespace } from "../../../src/filesystem/namespace.ts";
+import type { Namespace } from "../../../src/filesystem/namespace.ts";
 import { NodeTable } from "../../../src/filesystem/node-table.ts";
 import { PlainFiles } from "../../../src/filesystem/plain-files.ts";
 import { Renames } from "../../../src/filesystem/renames.ts";
 import * as errno from "../../../src/fuse/errno.ts";
-import { FakeHost } from "../database/support/harness.ts";
+import type { FakeHost } from "../database/support/harness.ts";
 import { MiniPager } from "../database/support/mini-pager.ts";
 import { Random } from "../database/support/fake-disk.ts";
+import { fileSystemHost, newNamespace } from "./fake-file-system-host.ts";
 
 let directory: string;
 let host: FakeHost & FileSystemHost;
@@ -33,33 +34,18 @@ beforeEach(() => {
     fs.mkdirSync(home, { recursive: true });
     return openDatabase(name, host, nodeFiles, home);
   };
-  host = Object.assign(new FakeHost(), {
-    createDatabase,
-    takeFromShelf: createDatabase,
-    lookAtShelved: () => undefined,
-    mayCommit: () => mayCommit,
-    phase: () => "primary" as const,
-    primaryHostname: () => undefined,
-    lagMs: () => 0,
-    statistics: () => {
-      throw new Error("nobody asks");
-    },
-    wake: () => undefined,
-    closed: () => undefined,
-    storeNow: () => undefined,
-    tell: () => undefined,
-    afterReply: () => undefined,
-  });
+  host = Object.assign(
+    fileSystemHost({
+      createDatabase,
+      takeFromShelf: createDatabase,
+      lookAtShelved: () => undefined,
+    }),
+    { mayCommit: () => mayCommit },
+  );
   const nodes = new NodeTable();
   const handles = new HandleTable();
   plain = new PlainFiles(path.join(directory, "files"), nodes);
-  names = new Namespace(host, nodes, plain, (db): DatabaseEntry => names.add(db), {
-    isHeldBack: () => false,
-    isPrimary: () => true,
-    answer: () => undefined,
-    unlocked: () => undefined,
-    tell: () => undefined,
-  });
+  names = newNamespace(host, nodes, plain);
   const entryFor = (name: string): DatabaseEntry => names.entryFor(name);
   const closeIfUnused = (): void => undefined;
   const conversion = new Conversion({ host, nodes, handles, plain, entryFor, closeIfUnused });

@@ -6,15 +6,13 @@ import { nodeFiles } from "../../../src/database/files.ts";
 import { encodeShelved } from "../../../src/database/shelf-file.ts";
 import { shelve } from "../../../src/database/shelved-database.ts";
 import { DatabaseDirectory } from "../../../src/filesystem/database-directory.ts";
-import type { DatabaseEntry } from "../../../src/filesystem/entry.ts";
-import type { FileSystemHost } from "../../../src/filesystem/file-system-host.ts";
-import { Namespace } from "../../../src/filesystem/namespace.ts";
+import type { Namespace } from "../../../src/filesystem/namespace.ts";
 import { NodeTable } from "../../../src/filesystem/node-table.ts";
 import { attributesOf, entryOf } from "../../../src/filesystem/nodes.ts";
 import { PlainFiles } from "../../../src/filesystem/plain-files.ts";
-import { FakeHost } from "../database/support/harness.ts";
 import { Random } from "../database/support/fake-disk.ts";
 import { MiniPager } from "../database/support/mini-pager.ts";
+import { fileSystemHost, newNamespace } from "./fake-file-system-host.ts";
 
 let dataDirectory: string;
 let directory: DatabaseDirectory;
@@ -26,35 +24,18 @@ let taken: string[];
 beforeEach(() => {
   dataDirectory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-sleeping-"));
   taken = [];
-  const host: FakeHost & FileSystemHost = Object.assign(new FakeHost(), {
-    createDatabase: (name: string) => directory.create(name),
-    takeFromShelf: (name: string, line: string) => {
+  const host = fileSystemHost({
+    createDatabase: (name) => directory.create(name),
+    takeFromShelf: (name, line) => {
       taken.push(name);
       return directory.takeFromShelf(name, line);
     },
-    lookAtShelved: (name: string, line: string) => directory.lookAtShelved(name, line),
-    phase: () => "primary" as const,
-    primaryHostname: () => undefined,
-    lagMs: () => 0,
-    statistics: () => {
-      throw new Error("nobody asks");
-    },
-    wake: () => undefined,
-    closed: () => undefined,
-    storeNow: () => undefined,
-    tell: () => undefined,
-    afterReply: () => undefined,
+    lookAtShelved: (name, line) => directory.lookAtShelved(name, line),
   });
   directory = new DatabaseDirectory(host, nodeFiles, dataDirectory);
   nodes = new NodeTable();
   const plain = new PlainFiles(path.join(dataDirectory, "files"), nodes);
-  names = new Namespace(host, nodes, plain, (db): DatabaseEntry => names.add(db), {
-    isHeldBack: () => false,
-    isPrimary: () => true,
-    answer: () => undefined,
-    unlocked: () => undefined,
-    tell: () => undefined,
-  });
+  names = newNamespace(host, nodes, plain);
   const db = directory.create("a.db");
   const pager = new MiniPager(db, new Random(1), { pageSize: 512 });
   pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });

@@ -1,68 +1,20 @@
 import { expect, onTestFinished, test, vi } from "vitest";
-import { Forwarder } from "../../../src/cluster/forwarding/forwarder.ts";
 import type { Loan } from "../../../src/cluster/forwarding/loan-desk.ts";
-import type { CommitEvent } from "../../../src/database/write-engine.ts";
-import { systemClock } from "../../../src/lib/clock.ts";
-import { silentLogger } from "../../../src/lib/log.ts";
-import type { Position } from "../../../src/lib/position.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
-import { FakeWriteEngine } from "../../support/fake-write-engine.ts";
-import { serveNode } from "../cluster/node-harness.ts";
-import type { ServedNode } from "../cluster/node-harness.ts";
-import { newEngine } from "../cluster/stand-ins.ts";
+import { COMMIT, NEXT, POSITION, startPair, WAITS } from "./pair.ts";
+import type { Pair } from "./pair.ts";
 
-const POSITION: Position = { txid: 7, checksum: 0x8000000000000123n };
-const NEXT: Position = { txid: 8, checksum: 0x8000000000000456n };
 const LEFT = {
   type: "writer-left",
   database: "app.db",
   isReturned: false,
   hasNext: false,
 } as const;
-const WAITS = { type: "writer-waits", database: "app.db" } as const;
-const COMMIT: CommitEvent = {
-  type: "commit",
-  database: "app.db",
-  commit: 1,
-  position: NEXT,
-  ltx: Buffer.from("an LTX file"),
-  path: undefined,
-  isDurable: true,
-};
-
-interface Parts {
-  readonly node: ServedNode;
-  /** Of the primary and of the replica. */
-  readonly primary: FakeWriteEngine;
-  readonly replica: FakeWriteEngine;
-  readonly forwarder: Forwarder;
-}
-
-async function start(lingerMs = 60_000, isEnabled = true): Promise<Parts> {
-  const primary = new FakeWriteEngine();
-  primary.positions.set("app.db", POSITION);
-  const node = await serveNode(newEngine(), { writes: primary });
-  const replica = new FakeWriteEngine();
-  const forwarder = new Forwarder({
-    engine: replica,
-    nodeId: "00000000000000B2",
-    clock: systemClock,
-    log: silentLogger,
-    isEnabled,
-    lingerMs,
-    timeoutMs: 5_000,
-    isPrimary: () => false,
-  });
-  onTestFinished(() => forwarder.close());
-  forwarder.setPrimary(node.url);
-  return { node, primary, replica, forwarder };
-}
-
 async function until(check: () => void): Promise<void> {
   await vi.waitFor(check, { timeout: 20_000, interval: 5 });
 }
 
-async function borrow({ node, replica, forwarder }: Parts): Promise<void> {
+async function borrow({ node, replica, forwarder }: Pair): Promise<void> {
   replica.tell(WAITS);
   await until(() => expect(replica.calls).toContain(`grant app.db ${formatPosition(POSITION)}`));
   expect(node.api.loans.loans.get("app.db")).toBe("00000000000000B2");
@@ -71,7 +23,7 @@ async function borrow({ node, replica, forwarder }: Parts): Promise<void> {
 }
 
 /** Another node asks the primary for the right. */
-function borrowElsewhere({ node }: Parts): Promise<Loan> {
+function borrowElsewhere({ node }: Pair): Promise<Loan> {
   return node.api.loans.borrow({
     database: "app.db",
     loan: "2",
@@ -83,7 +35,7 @@ function borrowElsewhere({ node }: Parts): Promise<Loan> {
 }
 
 test("the right is borrowed when an application waits, and goes back after it lingered", async () => {
-  const parts = await start(1);
+  const parts = await startPair({ lingerMs: 1 });
   await borrow(parts);
   parts.replica.tell({ ...LEFT, hasCommitted: true });
   await until(() => expect(parts.node.api.loans.loans.size).toBe(0));
@@ -91,7 +43,7 @@ test("the right is borrowed when an application waits, and goes back after it li
 });
 
 test("it goes back at once when another node waits, but not while it is in use", async () => {
-  const parts = await start();
+  const parts = await startPair();
   await borrow(parts);
   parts.replica.isRightInUse = true;
   const other = borrowElsewhere(parts);
@@ -103,7 +55,7 @@ test("it goes back at once when another node waits, but not while it is in use",
 });
 
 test("who takes the lock again and again without a commit does not keep it from others", async () => {
-  const parts = await start();
+  const parts = await startPair();
   await borrow(parts);
   const other = borrowElsewhere(parts);
   // As whoever opens the database does it, to build a wal-index that nobody has open.
@@ -114,7 +66,7 @@ test("who takes the lock again and again without a commit does not keep it from 
 });
 
 test("a recall that is answered late does not end the right that came after it", async () => {
-  const parts = await start(1);
+  const parts = await startPair({ lingerMs: 1 });
   await borrow(parts);
   const { replica, node } = parts;
   const answers: ((isReturned: boolean) => void)[] = [];
@@ -131,7 +83,7 @@ test("a recall that is answered late does not end the right that came after it",
 });
 
 test("a commit is decided by the primary", async () => {
-  const parts = await start();
+  const parts = await startPair();
   await borrow(parts);
   parts.replica.tell(COMMIT);
   await until(() => expect(parts.replica.calls).toContain("decide app.db 1 true"));
@@ -149,7 +101,7 @@ test("a commit is decided by the primary", async () => {
 });
 
 test.each([true, false])("an answer that fails is found out: committed %s", async (isCommitted) => {
-  const parts = await start();
+  const parts = await startPair();
   await borrow(parts);
   if (isCommitted) parts.primary.known.add(`app.db ${formatPosition(NEXT)}`);
   parts.primary.applyForwarded = () => Promise.reject(new Error("the answer is lost"));
@@ -159,18 +111,18 @@ test.each([true, false])("an answer that fails is found out: committed %s", asyn
 });
 
 test("without a primary, or without leave to forward, whoever waits is told at once", async () => {
-  const { replica, forwarder } = await start();
+  const { replica, forwarder } = await startPair();
   forwarder.setPrimary(undefined);
   replica.tell(WAITS);
   await until(() => expect(replica.calls).toContain("deny app.db"));
-  const disabled = await start(1, false);
+  const disabled = await startPair({ lingerMs: 1, isEnabled: false });
   disabled.replica.tell(WAITS);
   await until(() => expect(disabled.replica.calls).toEqual(["deny app.db"]));
   expect(disabled.node.api.loans.loans.size).toBe(0);
 });
 
 test("another primary: the right of the former one is lost", async () => {
-  const parts = await start();
+  const parts = await startPair();
   await borrow(parts);
   parts.forwarder.setPrimary("http://127.0.0.1:1");
   await until(() => expect(parts.replica.calls).toContain("lose app.db"));
@@ -180,7 +132,7 @@ test("another primary: the right of the former one is lost", async () => {
 });
 
 test("who waits is told when the database has left the history of the primary meanwhile", async () => {
-  const parts = await start();
+  const parts = await startPair();
   const { replica, node } = parts;
   replica.grantRight = () => {
     // What the mount thread found while it looked comes before its answer.

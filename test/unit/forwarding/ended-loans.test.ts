@@ -2,32 +2,15 @@ import { expect, onTestFinished, test, vi } from "vitest";
 import { Borrowing } from "../../../src/cluster/forwarding/borrowing.ts";
 import type { BorrowedRight } from "../../../src/cluster/forwarding/borrowed-right.ts";
 import { ForwardingStatistics } from "../../../src/cluster/forwarding/statistics.ts";
-import { Forwarder } from "../../../src/cluster/forwarding/forwarder.ts";
-import type { PrimaryLink } from "../../../src/cluster/forwarding/primary-link.ts";
-import { PrimaryLink as Link } from "../../../src/cluster/forwarding/primary-link.ts";
-import type { CommitEvent } from "../../../src/database/write-engine.ts";
+import { PrimaryLink } from "../../../src/cluster/forwarding/primary-link.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import type { Position } from "../../../src/lib/position.ts";
 import { formatPosition } from "../../../src/lib/position.ts";
 import { FakeWriteEngine } from "../../support/fake-write-engine.ts";
-import { serveNode } from "../cluster/node-harness.ts";
-import { newEngine } from "../cluster/stand-ins.ts";
+import { COMMIT, NEXT, POSITION, startPair, WAITS } from "./pair.ts";
 
-const POSITION: Position = { txid: 7, checksum: 0x8000000000000123n };
-const NEXT: Position = { txid: 8, checksum: 0x8000000000000456n };
 const AFTER: Position = { txid: 9, checksum: 0x8000000000000789n };
-const COMMIT: CommitEvent = {
-  type: "commit",
-  database: "app.db",
-  commit: 1,
-  position: NEXT,
-  ltx: Buffer.from("an LTX file"),
-  path: undefined,
-  isDurable: true,
-};
-const WAITS = { type: "writer-waits", database: "app.db" } as const;
-
 async function until(check: () => void): Promise<void> {
   await vi.waitFor(check, { timeout: 10_000, interval: 5 });
 }
@@ -63,28 +46,8 @@ test("a loan that has ended before it is heard of leaves no right on the mount t
   expect(engine.calls.filter((call) => call.startsWith("grant"))).toEqual([]);
 });
 
-async function start() {
-  const primary = new FakeWriteEngine();
-  primary.positions.set("app.db", POSITION);
-  const node = await serveNode(newEngine(), { writes: primary });
-  const replica = new FakeWriteEngine();
-  const forwarder = new Forwarder({
-    engine: replica,
-    nodeId: "00000000000000B2",
-    clock: systemClock,
-    log: silentLogger,
-    isEnabled: true,
-    lingerMs: 60_000,
-    timeoutMs: 5_000,
-    isPrimary: () => false,
-  });
-  onTestFinished(() => forwarder.close());
-  forwarder.setPrimary(node.url);
-  return { node, primary, replica, forwarder };
-}
-
 test("after a commit that had to be asked about, the next one is not refused", async () => {
-  const { primary, replica, node } = await start();
+  const { primary, replica, node } = await startPair();
   replica.tell(WAITS);
   await until(() => expect(replica.calls).toContain(`grant app.db ${formatPosition(POSITION)}`));
   primary.known.add(`app.db ${formatPosition(NEXT)}`);
@@ -103,15 +66,15 @@ test("after a commit that had to be asked about, the next one is not refused", a
 });
 
 test("a transaction that was said not to be there cannot come after all", async () => {
-  const { primary, node } = await start();
+  const { primary, node } = await startPair();
   const loans = node.api.loans;
-  const link = new Link(node.url, "00000000000000B2");
+  const link = new PrimaryLink(node.url, "00000000000000B2");
   onTestFinished(() => link.close());
   const signal = AbortSignal.timeout(10_000);
   await link.borrow("app.db", "5", signal);
   expect(loans.has("app.db", "5")).toBe(true);
   // By another connection: what was sent in the first one is still on its way.
-  const second = new Link(node.url, "00000000000000B2");
+  const second = new PrimaryLink(node.url, "00000000000000B2");
   onTestFinished(() => second.close());
   expect(await second.resolve("app.db", "5", NEXT, signal)).toBe(false);
   // Now it arrives: a renewal, and behind it the transaction.
@@ -123,7 +86,7 @@ test("a transaction that was said not to be there cannot come after all", async 
 });
 
 test("the end of an old right, heard of late, does not leave a right on the mount thread", async () => {
-  const { replica, node } = await start();
+  const { replica, node } = await startPair();
   replica.tell(WAITS);
   await until(() => expect(replica.calls).toContain(`grant app.db ${formatPosition(POSITION)}`));
   // An application writes; the loan ends (expired, or the connection broke), and another one waits.

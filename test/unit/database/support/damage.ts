@@ -4,7 +4,7 @@ import { LocalWal } from "../../../../src/database/local-wal.ts";
 import { applySnapshot } from "../../../../src/database/replace.ts";
 import { Scrub } from "../../../../src/database/scrub.ts";
 import { formatPosition } from "../../../../src/lib/position.ts";
-import { encodeLtx } from "../../../../src/ltx/encode-ltx.ts";
+import { encodeSnapshot } from "./encode-snapshot.ts";
 import { FakeDisk, Random } from "./fake-disk.ts";
 import { FakeLocks, finish } from "./fake-mount.ts";
 import { checkConsistent, contentChecksum, contentOf, DIRECTORY, open } from "./harness.ts";
@@ -102,23 +102,8 @@ function takeSnapshot(
   pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
   const content = contentOf(other);
   const checksum = contentChecksum(content, PAGE_SIZE);
-  const header = {
-    flags: 0,
-    pageSize: PAGE_SIZE,
-    commit: 5,
-    minTxid: 1,
-    maxTxid: 40,
-    timestampMs: 1,
-    preApplyChecksum: 0n,
-    walOffset: 0,
-    walSize: 0,
-    walSalt1: 0,
-    walSalt2: 0,
-    nodeId: 1n,
-  };
-  const pages = [1, 2, 3, 4, 5].map((n) => ({ pgno: n, data: content.page(n, PAGE_SIZE) }));
   const received = `${DIRECTORY}/snapshot.ltx.tmp`;
-  disk.put(received, encodeLtx(header, pages, checksum));
+  disk.put(received, encodeSnapshot(content, PAGE_SIZE, 40));
   const locks = new FakeLocks();
   disk.failFrom(1, "EIO", (file, kind) => kind === "write" && file.endsWith("/database"));
   finish(applySnapshot(db, new LocalWal(db, locks), locks, received));
