@@ -306,6 +306,7 @@ class Node {
           forwarder.setPrimary(url);
           return client.follow(url, observer, signal, leave);
         },
+        catchUp: (url, databases, signal) => client.catchUp(url, databases, signal),
       },
       lag,
       clock,

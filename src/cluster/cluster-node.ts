@@ -8,7 +8,7 @@ import { announceForever } from "./announcement.ts";
 import type { ClusterIdStore } from "./cluster-id.ts";
 import { Election } from "./election.ts";
 import type { ElectionCounters } from "./election.ts";
-import { bestHeir } from "./heir.ts";
+import { bestHeir, requireFitHeir } from "./heir.ts";
 import type { Lease, LeaseProvider, Peer, PrimaryInfo } from "./lease.ts";
 import { nextPhase } from "./node-state.ts";
 import type { NodeEvent } from "./node-state.ts";
@@ -23,7 +23,7 @@ import type { StreamClient, StreamObserver } from "./replication/stream-client.t
 import type { StreamEnd } from "./replication/stream-reception.ts";
 import type { StreamSession } from "./replication/stream-session.ts";
 import type { StreamServer } from "./replication/stream-server.ts";
-import { primaryIsSucceeded } from "./succession.ts";
+import { followUntilSucceeded, whileNobodyIsPrimary } from "./succession.ts";
 import type { TermStore } from "./term-store.ts";
 import { WritePause } from "./write-pause.ts";
 
@@ -50,7 +50,7 @@ export interface ClusterNodeOptions {
   readonly isCandidate: boolean;
   readonly electorate?: number;
   readonly streams: StreamServer;
-  readonly client: Pick<StreamClient, "follow">;
+  readonly client: Pick<StreamClient, "follow" | "catchUp">;
   readonly lag: LagTracker;
   readonly clock: Clock;
   readonly log: Logger;
@@ -112,7 +112,7 @@ export class ClusterNode {
 
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
-    const { clock, log, random, reconnectDelayMs, engine, peers } = options;
+    const { client, clock, log, random, reconnectDelayMs, engine, peers } = options;
     this.#replica = new ReplicaLoop({
       log,
       random,
@@ -123,8 +123,14 @@ export class ClusterNode {
       onStatus: (status) => this.#replicaStatusChanged(status),
       onApplied: (database, latencyMs) => this.#applyLatencyMs.set(database, latencyMs),
     });
-    const probe = peers.state.bind(peers);
-    this.#election = new Election({ ...options, probe });
+    this.#election = new Election({
+      ...options,
+      probe: peers.state.bind(peers),
+      catchUp: ({ advertiseUrl }, databases) =>
+        whileNobodyIsPrimary(options, this.#stop.signal, (signal) =>
+          client.catchUp(advertiseUrl, databases, signal),
+        ),
+    });
     this.#pause = new WritePause({ engine, clock, log });
   }
 
@@ -379,7 +385,7 @@ export class ClusterNode {
   }
 
   async #handOff(nodeId: string, timeoutMs: number): Promise<void> {
-    const { clock, log, streams } = this.#options;
+    const { clock, engine, log, peers, streams } = this.#options;
     const term = this.#requireMovableTerm();
     if (this.#handoff !== undefined) {
       throw new LitefsError("HANDOFF_REFUSED", "the lease is being handed over already");
@@ -389,6 +395,9 @@ export class ClusterNode {
     this.#handoff = settled.promise;
     const startedAtMs = clock.monotonicMs();
     try {
+      const { replicas } = streams;
+      const ask = peers.state.bind(peers);
+      await requireFitHeir(nodeId, { replicas, databases: engine.databases, log, ask });
       await this.#passOn(term, heir, timeoutMs);
       const tookMs = Math.round(clock.monotonicMs() - startedAtMs);
       log.info("primary lease handed over", { node: nodeId, tookMs });
@@ -497,33 +506,20 @@ export class ClusterNode {
     return primary;
   }
 
-  /** A primary that hangs, or is cut off from here alone, is left as soon as it has a successor. */
   async #follow(url: string, observer: StreamObserver, stop: AbortSignal): Promise<StreamEnd> {
-    const leave = new AbortController();
-    const over = new AbortController();
-    const signal = AbortSignal.any([stop, over.signal]);
+    const { client, terms } = this.#options;
     // A primary that tells no term, as LiteFS's, has at least the one of its lease.
     const { token = 0 } = this.#primary ?? {};
     const joining: StreamObserver = {
       ...observer,
       onReady: () => {
-        this.#options.terms.advanceTo(token);
+        terms.advanceTo(token);
         observer.onReady();
       },
     };
-    const watching = primaryIsSucceeded(this.#options, url, signal).then((isSucceeded) => {
-      if (isSucceeded) leave.abort();
-    });
-    try {
-      const end = await this.#options.client.follow(url, joining, stop, leave.signal);
-      return leave.signal.aborted ? { ...end, isSucceeded: true } : end;
-    } catch (error) {
-      if (leave.signal.aborted && !stop.aborted) return { announced: false, isSucceeded: true };
-      throw error;
-    } finally {
-      over.abort();
-      await watching;
-    }
+    return await followUntilSucceeded(this.#options, url, stop, (leave) =>
+      client.follow(url, joining, stop, leave),
+    );
   }
 
   async #becomeNobody(phase: "disconnected" | "stopping"): Promise<void> {

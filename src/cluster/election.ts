@@ -4,7 +4,7 @@ import { errorText, LitefsError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ClusterIdStore } from "./cluster-id.ts";
 import type { Lease, LeaseProvider, Peer } from "./lease.ts";
-import { progressOf } from "./progress.ts";
+import { missingFrom, progressOf, transactionCount } from "./progress.ts";
 import type { CandidateState } from "./progress.ts";
 import type { TermStore } from "./term-store.ts";
 
@@ -14,6 +14,8 @@ export const PROBE_TIMEOUT_MS = 1_000;
 const PROBE_VALID_MS = 500;
 /** How often the same reason for not standing is told. */
 const REASON_REPEAT_MS = 10_000;
+/** Of databases, in what is told. */
+const MAX_NAMES = 3;
 
 export interface ElectionOptions {
   readonly engine: Pick<Engine, "databases">;
@@ -32,6 +34,13 @@ export interface ElectionOptions {
   readonly log: Logger;
   /** Asks a peer how far it is; rejects when it does not answer in time. */
   probe(peer: Peer, timeoutMs: number): Promise<CandidateState>;
+  /** Brings these databases here to where they are at a peer. */
+  catchUp(peer: Peer, databases: ReadonlySet<string>): Promise<void>;
+}
+
+interface Answer {
+  readonly peer: Peer;
+  readonly state: CandidateState;
 }
 
 export interface ElectionCounters {
@@ -44,7 +53,8 @@ export interface ElectionCounters {
 
 /**
  * Decides whether this node stands for election when there is no primary: not while another
- * candidate has transactions that this one lacks, since they would be lost to the cluster.
+ * candidate has transactions that this one lacks, since they would be lost to the cluster. Of two of
+ * which each has what the other lacks, as may be with several databases, both get it first.
  */
 export class Election {
   readonly counters: ElectionCounters = { attempts: 0, won: 0, deferred: 0 };
@@ -53,6 +63,7 @@ export class Election {
   #isDeferred = false;
   #notBeforeMs = -Infinity;
   #probed: { readonly atMs: number; readonly reason: string | undefined } | undefined;
+  #refusing: Promise<string | undefined> | undefined;
   #told: { readonly atMs: number; readonly reason: string } | undefined;
 
   constructor(options: ElectionOptions) {
@@ -108,13 +119,21 @@ export class Election {
   }
 
   /** Why this node should not be the primary now, in one line; undefined when it may. */
-  async refusal(): Promise<string | undefined> {
+  refusal(): Promise<string | undefined> {
+    // Who asks at the same time gets the same answer: catching up is not done twice.
+    this.#refusing ??= this.#currentRefusal().finally(() => {
+      this.#refusing = undefined;
+    });
+    return this.#refusing;
+  }
+
+  async #currentRefusal(): Promise<string | undefined> {
     const { clock } = this.#options;
     const probed = this.#probed;
     if (probed !== undefined && clock.monotonicMs() - probed.atMs < PROBE_VALID_MS) {
       return probed.reason;
     }
-    const reason = (await this.#emptyNode()) ?? (await this.#peerAhead());
+    const reason = (await this.#emptyNode()) ?? (await this.#oppositionOf(await this.#answers()));
     this.#probed = { atMs: clock.monotonicMs(), reason };
     return reason;
   }
@@ -138,10 +157,10 @@ export class Election {
     return "this node has never had the data of the cluster, which as primary it would replace by nothing";
   }
 
-  async #peerAhead(): Promise<string | undefined> {
-    const { lease, nodeId, engine, clusterId, log, terms } = this.#options;
+  /** What the candidates of this cluster that can be reached say of themselves. */
+  async #answers(): Promise<Answer[]> {
+    const { lease, nodeId, clusterId, log } = this.#options;
     const peers = (await lease.peers()).filter((peer) => peer.nodeId !== nodeId);
-    const own = progressOf(engine.databases);
     const answers = await Promise.all(
       peers.map(async (peer) => {
         try {
@@ -152,30 +171,56 @@ export class Election {
         }
       }),
     );
-    let known = 1;
-    for (const answer of answers) {
-      if (answer === undefined) continue;
-      const { peer, state } = answer;
+    return answers.filter((answer): answer is Answer => {
       // Behind the same address there may be another node by now.
-      if (!state.isCandidate || state.nodeId !== peer.nodeId) continue;
-      const isForeign = clusterId.current !== undefined && state.clusterId !== clusterId.current;
-      if (isForeign && state.clusterId !== undefined) continue;
-      // One without the cluster's data knows nothing of it.
-      if (state.clusterId !== undefined) known += 1;
-      const term = terms.current;
+      if (answer?.state.isCandidate !== true || answer.state.nodeId !== answer.peer.nodeId) {
+        return false;
+      }
+      const isForeign =
+        clusterId.current !== undefined && answer.state.clusterId !== clusterId.current;
+      return !isForeign || answer.state.clusterId === undefined;
+    });
+  }
+
+  async #oppositionOf(answers: readonly Answer[]): Promise<string | undefined> {
+    const { lease, engine, clusterId, terms, electorate = 0 } = this.#options;
+    const term = terms.current;
+    for (const { peer, state } of answers) {
       if ((state.term ?? term) < term) continue;
       if ((state.term ?? term) > term) {
         return `${peer.hostname} has the history of term ${state.term}, this node that of term ${term}`;
       }
-      const missing = state.progress - own;
-      if (missing > 0) return `${peer.hostname} is ahead by ${missing} transactions`;
+      const own = progressOf(engine.databases);
+      const missing = missingFrom(own, state.progress);
+      if (missing.size === 0) continue;
+      if (missingFrom(state.progress, own).size === 0) return aheadBy(peer, missing);
+      const failure = await this.#catchUp({ peer, state });
+      if (failure !== undefined) return failure;
     }
-    const { electorate = 0 } = this.#options;
+    // One without the cluster's data knows nothing of it.
+    const known = 1 + answers.filter(({ state }) => state.clusterId !== undefined).length;
     if (known >= electorate) return undefined;
     // A cluster without data has acknowledged nothing. A backend may have lost what it knew of one.
     const isNew = clusterId.current === undefined && (await lease.clusterId()) === undefined;
     if (isNew) return undefined;
     return `only ${known} of the ${electorate} candidates answer of which one must have all that replicas have acknowledged`;
+  }
+
+  /** Undefined when this node has now all that the peer had. */
+  async #catchUp({ peer, state }: Answer): Promise<string | undefined> {
+    const { engine, log } = this.#options;
+    const missing = missingFrom(progressOf(engine.databases), state.progress);
+    log.info("getting what another candidate is ahead by before standing for election", {
+      peer: peer.hostname,
+      databases: [...missing.keys()].slice(0, MAX_NAMES).join(","),
+    });
+    try {
+      await this.#options.catchUp(peer, new Set(missing.keys()));
+    } catch (error) {
+      return `${aheadBy(peer, missing)}, and they cannot be had: ${errorText(error)}`;
+    }
+    const left = missingFrom(progressOf(engine.databases), state.progress);
+    return left.size === 0 ? undefined : aheadBy(peer, left);
   }
 
   #defer(reason: string): void {
@@ -187,4 +232,11 @@ export class Election {
     this.#told = { atMs: nowMs, reason };
     log.warn("not standing for election; litefs promote -force overrides", { reason });
   }
+}
+
+function aheadBy(peer: Peer, missing: ReadonlyMap<string, number>): string {
+  const names = [...missing.keys()].sort();
+  const more = names.length > MAX_NAMES ? ` and ${names.length - MAX_NAMES} more` : "";
+  const where = `${names.slice(0, MAX_NAMES).join(", ")}${more}`;
+  return `${peer.hostname} is ahead by ${transactionCount(missing)} transactions (${where})`;
 }

@@ -2,6 +2,7 @@ import type { Clock } from "../lib/clock.ts";
 import { errorText } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { LeaseProvider } from "./lease.ts";
+import type { StreamEnd } from "./replication/stream-reception.ts";
 
 /** The end of a watch is a hint that may come without reason. */
 const MIN_PAUSE_MS = 20;
@@ -14,10 +15,55 @@ export interface SuccessionOptions {
   readonly reconnectDelayMs: number;
 }
 
-/** Resolves when the primary at a URL has the lease no more: true, or false when aborted. */
-export async function primaryIsSucceeded(
+/** A primary that hangs, or is cut off from here alone, is left as soon as it has a successor. */
+export async function followUntilSucceeded(
   options: SuccessionOptions,
   url: string,
+  stop: AbortSignal,
+  follow: (leave: AbortSignal) => Promise<StreamEnd>,
+): Promise<StreamEnd> {
+  const leave = new AbortController();
+  const over = new AbortController();
+  const signal = AbortSignal.any([stop, over.signal]);
+  const watching = primaryIsSucceeded(options, url, signal).then((isSucceeded) => {
+    if (isSucceeded) leave.abort();
+  });
+  try {
+    const end = await follow(leave.signal);
+    return leave.signal.aborted ? { ...end, isSucceeded: true } : end;
+  } catch (error) {
+    if (leave.signal.aborted && !stop.aborted) return { announced: false, isSucceeded: true };
+    throw error;
+  } finally {
+    over.abort();
+    await watching;
+  }
+}
+
+/** Does something that is of no use any more, and is aborted, once there is a primary. */
+export async function whileNobodyIsPrimary(
+  options: SuccessionOptions,
+  stop: AbortSignal,
+  work: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const over = new AbortController();
+  const signal = AbortSignal.any([stop, over.signal]);
+  const watching = primaryIsSucceeded(options, undefined, signal).then(() => over.abort());
+  try {
+    await work(signal);
+  } finally {
+    over.abort();
+    await watching;
+  }
+}
+
+/**
+ * Resolves when the primary at a URL has the lease no more, or with undefined when somebody has it: true,
+ * or false when aborted.
+ */
+async function primaryIsSucceeded(
+  options: SuccessionOptions,
+  url: string | undefined,
   signal: AbortSignal,
 ): Promise<boolean> {
   const { clock, lease, log, reconnectDelayMs } = options;
@@ -26,7 +72,7 @@ export async function primaryIsSucceeded(
       await lease.changed(signal);
       const found = await lease.primaryInfo();
       if (!signal.aborted && found?.advertiseUrl !== url) {
-        log.info("the primary has changed, leaving its stream", { url });
+        if (url !== undefined) log.info("the primary has changed, leaving its stream", { url });
         return true;
       }
     } catch (error) {

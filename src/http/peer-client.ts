@@ -3,6 +3,7 @@ import { text } from "node:stream/consumers";
 import type { PeerClient } from "../cluster/cluster-node.ts";
 import type { CandidateState } from "../cluster/progress.ts";
 import { LitefsError } from "../lib/errors.ts";
+import { parsePosition } from "../lib/position.ts";
 
 const MAX_REFUSAL_CHARACTERS = 300;
 
@@ -56,17 +57,33 @@ function candidateState(body: string, url: URL): CandidateState {
   const member = (name: string): unknown =>
     typeof state === "object" && state !== null ? Reflect.get(state, name) : undefined;
   const nodeId = member("nodeID");
-  const progress = member("progress");
   const clusterId = member("clusterID");
   const term = member("term");
-  if (typeof nodeId !== "string" || typeof progress !== "number") {
+  const databases = member("databases");
+  if (typeof nodeId !== "string" || !Array.isArray(databases)) {
     throw new LitefsError("PEER_REFUSED", `the node at ${url.origin} is not a litefs node`);
   }
   return {
     nodeId,
     term: typeof term === "number" ? term : undefined,
-    progress,
+    ...progressIn(databases),
     isCandidate: member("candidate") === true,
     clusterId: typeof clusterId === "string" ? clusterId : undefined,
   };
+}
+
+function progressIn(
+  databases: readonly unknown[],
+): Pick<CandidateState, "progress" | "quarantined"> {
+  const progress = new Map<string, number>();
+  const quarantined = new Set<string>();
+  for (const database of databases) {
+    if (typeof database !== "object" || database === null) continue;
+    const name: unknown = Reflect.get(database, "name");
+    const position: unknown = Reflect.get(database, "position");
+    if (typeof name !== "string" || typeof position !== "string") continue;
+    if (Reflect.get(database, "status") === "quarantined") quarantined.add(name);
+    else progress.set(name, parsePosition(position)?.txid ?? 0);
+  }
+  return { progress, quarantined };
 }

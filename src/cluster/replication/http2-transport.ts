@@ -3,7 +3,7 @@ import * as net from "node:net";
 import { LitefsError } from "../../lib/errors.ts";
 import type { AckChannel } from "../sync/ack-sender.ts";
 import { SYNC_HEADER } from "../sync/announced-databases.ts";
-import { TERM_HEADER } from "./stream-transport.ts";
+import { CATCH_UP_HEADER, TERM_HEADER } from "./stream-transport.ts";
 import type { OpenedStream, OpenStream, OpenStreamRequest } from "./stream-transport.ts";
 
 /** Bytes in flight before the sender must wait: 16 MiB fill 1 Gbit/s at 130 ms round trip. */
@@ -52,6 +52,7 @@ function exchange(
       "litefs-hostname": encodeURIComponent(request.self.hostname),
       "litefs-advertise-url": encodeURI(request.self.advertiseUrl),
       "litefs-candidate": String(request.self.isCandidate),
+      ...(request.isCatchUp ? { [CATCH_UP_HEADER]: "true" } : {}),
       "content-length": request.body.length,
     });
     stream.once("error", reject);

@@ -2,18 +2,25 @@ import type { Engine } from "../../database/engine.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { LitefsError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
+import { ZERO_POSITION } from "../../lib/position.ts";
 import type { Position } from "../../lib/position.ts";
 import { encodePositionMap } from "../../wire/position-map.ts";
+import type { PositionMapEntry } from "../../wire/position-map.ts";
 import type { ClusterIdStore } from "../cluster-id.ts";
 import type { TermStore } from "../term-store.ts";
-import type { LagTracker } from "./lag.ts";
+import { LagTracker } from "./lag.ts";
 import { AckSender } from "../sync/ack-sender.ts";
 import { announcedDatabases } from "../sync/announced-databases.ts";
 import { HealingDelays } from "./quarantine-healer.ts";
 import { SnapshotNeeds } from "./snapshot-needs.ts";
 import { StreamReception } from "./stream-reception.ts";
 import type { StreamEnd } from "./stream-reception.ts";
-import type { OpenedStream, OpenStream, ReplicaDescription } from "./stream-transport.ts";
+import type {
+  OpenedStream,
+  OpenStream,
+  OpenStreamRequest,
+  ReplicaDescription,
+} from "./stream-transport.ts";
 
 export interface StreamClientOptions {
   readonly engine: Engine;
@@ -22,7 +29,7 @@ export interface StreamClientOptions {
   /** What the primary shows of this node to operators. */
   readonly self: ReplicaDescription;
   readonly clusterId: ClusterIdStore;
-  readonly terms: Pick<TermStore, "advanceTo">;
+  readonly terms: Pick<TermStore, "advanceTo" | "current">;
   readonly clock: Clock;
   readonly log: Logger;
   readonly lag: LagTracker;
@@ -44,6 +51,10 @@ export interface StreamObserver {
   onReady(): void;
   /** Between the transaction at its origin and its visibility here, by both nodes' wall clocks. */
   onApplied(database: string, latencyMs: number): void;
+}
+
+interface StreamOpening extends Pick<OpenStreamRequest, "primaryUrl" | "filter" | "isCatchUp"> {
+  readonly positions: readonly PositionMapEntry[];
 }
 
 /** How much of a refusal's text goes into the log. */
@@ -69,15 +80,12 @@ export class StreamClient {
     signal: AbortSignal,
     leave: AbortSignal,
   ): Promise<StreamEnd> {
-    const connection = await this.#open(primaryUrl, AbortSignal.any([signal, leave]));
-    const onAbort = (): void => connection.destroy();
-    signal.addEventListener("abort", onAbort, { once: true });
-    leave.addEventListener("abort", onAbort, { once: true });
-    try {
-      signal.throwIfAborted();
-      await this.#checkAnswer(primaryUrl, connection);
+    const { engine, filter } = this.#options;
+    const positions = this.#needs.positionMap(engine.databases, filter);
+    const request = { primaryUrl, positions, filter, isCatchUp: false };
+    return await this.#receive(request, signal, leave, (connection) => {
       observer.onConnected();
-      const parts = {
+      return new StreamReception(this.#options, {
         connection,
         observer: this.#joining(observer, connection),
         needs: this.#needs,
@@ -85,8 +93,67 @@ export class StreamClient {
         acks: this.#acksOf(connection),
         signal,
         leave,
-      };
-      return await new StreamReception(this.#options, parts).run();
+      });
+    });
+  }
+
+  /**
+   * Brings databases to where they are at another node, which need not be a primary. Rejects when that
+   * cannot be, and then some may be further than before.
+   */
+  async catchUp(
+    peerUrl: string,
+    databases: ReadonlySet<string>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { clock, engine, readTimeoutMs, terms } = this.#options;
+    const needs = new SnapshotNeeds();
+    const positions = new Map([...databases].map((name) => [name, ZERO_POSITION]));
+    for (const { name, position } of needs.positionMap(engine.databases, databases)) {
+      positions.set(name, position);
+    }
+    const request = {
+      primaryUrl: peerUrl,
+      positions: [...positions].map(([name, position]) => ({ name, position })),
+      filter: databases,
+      isCatchUp: true,
+    };
+    // What this node lags behind is a primary, and there is none.
+    const lag = new LagTracker({ clock, heartbeatIntervalMs: readTimeoutMs });
+    const nothing = (): void => undefined;
+    await this.#receive(request, signal, signal, (connection) => {
+      if ((connection.term ?? 0) > terms.current) {
+        throw new LitefsError("STREAM_REFUSED", `the node at ${peerUrl} is in a later term by now`);
+      }
+      return new StreamReception(
+        { ...this.#options, lag },
+        {
+          connection,
+          observer: { onConnected: nothing, onReady: nothing, onApplied: nothing },
+          needs,
+          healingDelays: new HealingDelays(),
+          acks: undefined,
+          signal,
+          leave: signal,
+        },
+      );
+    });
+  }
+
+  async #receive(
+    request: StreamOpening,
+    signal: AbortSignal,
+    leave: AbortSignal,
+    begin: (connection: OpenedStream) => StreamReception,
+  ): Promise<StreamEnd> {
+    const connection = await this.#open(request, AbortSignal.any([signal, leave]));
+    const onAbort = (): void => connection.destroy();
+    signal.addEventListener("abort", onAbort, { once: true });
+    leave.addEventListener("abort", onAbort, { once: true });
+    try {
+      signal.throwIfAborted();
+      await this.#checkAnswer(request.primaryUrl, connection);
+      return await begin(connection).run();
     } finally {
       signal.removeEventListener("abort", onAbort);
       leave.removeEventListener("abort", onAbort);
@@ -121,9 +188,12 @@ export class StreamClient {
     };
   }
 
-  async #open(primaryUrl: string, signal: AbortSignal): Promise<OpenedStream> {
-    const { engine, nodeId, filter, clock, readTimeoutMs } = this.#options;
-    const body = encodePositionMap(this.#needs.positionMap(engine.databases, filter));
+  async #open(
+    { primaryUrl, positions, filter, isCatchUp }: StreamOpening,
+    signal: AbortSignal,
+  ): Promise<OpenedStream> {
+    const { nodeId, self, clock, readTimeoutMs } = this.#options;
+    const body = encodePositionMap(positions);
     const timeout = new AbortController();
     const answered = new AbortController();
     const waiting = clock.sleep(readTimeoutMs, answered.signal).then(
@@ -131,7 +201,7 @@ export class StreamClient {
       () => undefined,
     );
     try {
-      const request = { primaryUrl, nodeId, filter, body, self: this.#options.self };
+      const request = { primaryUrl, nodeId, filter, body, self, isCatchUp };
       return await this.#options.openStream(request, AbortSignal.any([signal, timeout.signal]));
     } finally {
       answered.abort();

@@ -28,6 +28,8 @@ export interface StreamRequest {
   readonly positions: ReadonlyMap<string, Position>;
   /** Only these databases; all when undefined. */
   readonly filter: ReadonlySet<string> | undefined;
+  /** It wants what this node has beyond it, and no more than that. */
+  readonly isCatchUp?: boolean;
 }
 
 /** A replica with an open stream. */
@@ -50,7 +52,7 @@ interface OpenSession {
 
 export type SentFrameType = "ltx" | "ltx:snapshot";
 
-/** The primary's side of replication: one session for each connected replica. */
+/** The sending side of replication: one session for each connected replica. */
 export class StreamServer {
   readonly #options: StreamServerOptions;
   readonly #sessions = new Set<OpenSession>();
@@ -64,7 +66,7 @@ export class StreamServer {
 
   /** Replicas connected at this moment. */
   get sessionCount(): number {
-    return this.#sessions.size;
+    return this.#following.length;
   }
 
   /** LTX frames sent since the start, by database. */
@@ -100,7 +102,7 @@ export class StreamServer {
   }
 
   get replicas(): ConnectedReplica[] {
-    return [...this.#sessions].map(({ request, session, connectedAtMs }) => ({
+    return this.#following.map(({ request, session, connectedAtMs }) => ({
       nodeId: request.clientNodeId,
       description: request.replica,
       filter: request.filter,
@@ -109,9 +111,14 @@ export class StreamServer {
     }));
   }
 
+  /** Who only catches up has this node for no primary. */
+  get #following(): OpenSession[] {
+    return [...this.#sessions].filter(({ request }) => request.isCatchUp !== true);
+  }
+
   /** Throws when the replica cannot take over. */
   requireHeir(nodeId: string): StreamSession {
-    for (const { session, request } of this.#sessions) {
+    for (const { session, request } of this.#following) {
       if (request.clientNodeId !== nodeId) continue;
       if (request.filter === undefined && request.replica?.isCandidate !== false) return session;
       throw new LitefsError("HANDOFF_REFUSED", `node ${nodeId} is not a candidate`);

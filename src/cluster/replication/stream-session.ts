@@ -178,6 +178,7 @@ export class StreamSession {
         isReady = true;
         this.#sink.write(encodeReady());
       }
+      if (this.#request.isCatchUp === true) return;
       if (this.#isHeartbeatDue) await this.#send(encodeHeartbeat(this.#options.clock.nowMs()));
       this.#isHeartbeatDue = false;
       if (await this.#finishHandoff()) return;
@@ -214,6 +215,11 @@ export class StreamSession {
   /** Sends until the replica has what the database had when this was called. */
   async #sendDatabase(name: string): Promise<void> {
     const state = this.#options.engine.databases.get(name);
+    if (this.#request.isCatchUp === true) {
+      // Only what comes on top: the other node may be ahead of this one elsewhere.
+      const { position, status } = state ?? { position: ZERO_POSITION, status: "quarantined" };
+      if (status === "quarantined" || position.txid <= this.sentPosition(name).txid) return;
+    }
     if (state === undefined) {
       this.#positions.delete(name);
       await this.#send(encodeDropDatabase(name));

@@ -3,6 +3,12 @@ import type { AckChannel } from "../sync/ack-sender.ts";
 /** In the answer to POST /stream: the number of the primary's term, decimal. Ours. */
 export const TERM_HEADER = "litefs-term";
 
+/**
+ * In POST /stream: "true" asks whoever is asked, not only a primary, for what it has beyond the position
+ * map of the databases in it, and for the end of the stream after that. Ours.
+ */
+export const CATCH_UP_HEADER = "litefs-catch-up";
+
 /** The network as the stream client sees it: one request, one endless answer. */
 export type OpenStream = (request: OpenStreamRequest, signal: AbortSignal) => Promise<OpenedStream>;
 
@@ -16,6 +22,8 @@ export interface OpenStreamRequest {
   /** Only these databases; all when undefined. */
   readonly filter: ReadonlySet<string> | undefined;
   readonly self: ReplicaDescription;
+  /** See CATCH_UP_HEADER. */
+  readonly isCatchUp: boolean;
 }
 
 /** What a replica says of itself, beyond what LiteFS does. */

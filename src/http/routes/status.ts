@@ -1,5 +1,5 @@
 import type { FastifyInstance } from "fastify";
-import { progressOf } from "../../cluster/progress.ts";
+import { progressOf, transactionCount } from "../../cluster/progress.ts";
 import type { ConnectedReplica } from "../../cluster/replication/stream-server.ts";
 import { formatPosition } from "../../lib/position.ts";
 import type { NodeApi } from "../node-api.ts";
@@ -45,7 +45,7 @@ function statusOf(node: NodeApi): object {
           },
         }),
     lagMs: Math.round(node.lagMs()),
-    progress: progressOf(node.engine.databases),
+    progress: transactionCount(progressOf(node.engine.databases)),
     databases: [...node.engine.databases.values()]
       .sort((a, b) => (a.name < b.name ? -1 : 1))
       .map((state) => ({

@@ -4,7 +4,7 @@ import type { ServerHttp2Stream } from "node:http2";
 import type { FastifyInstance } from "fastify";
 import type { StreamRequest } from "../../cluster/replication/stream-server.ts";
 import { SYNC_HEADER } from "../../cluster/sync/announced-databases.ts";
-import { TERM_HEADER } from "../../cluster/replication/stream-transport.ts";
+import { CATCH_UP_HEADER, TERM_HEADER } from "../../cluster/replication/stream-transport.ts";
 import type { ReplicaDescription } from "../../cluster/replication/stream-transport.ts";
 import { errorText, FormatError } from "../../lib/errors.ts";
 import { decodePositionMap } from "../../wire/position-map.ts";
@@ -18,7 +18,10 @@ import { nodeIdOf, queryParameter, sendText } from "../replies.ts";
 const MAX_POSITION_MAP_BYTES = 64 * 1024 * 1024;
 const MAX_DESCRIPTION_BYTES = 4096;
 
-/** POST /stream: an endless response of frames for one replica. Only the primary has it. */
+/**
+ * POST /stream: an endless response of frames for one replica. Only the primary has it; what a node has
+ * beyond another one every node tells, which ends.
+ */
 export function registerStream(app: FastifyInstance, node: NodeApi): void {
   app.post("/stream", async (request, reply) => {
     const stream = http2StreamOf(request);
@@ -27,14 +30,19 @@ export function registerStream(app: FastifyInstance, node: NodeApi): void {
     if (clientNodeId === node.nodeId) return sendText(reply, 400, "cannot connect to self");
     const positions = await readPositionMap(request.raw);
     if (positions instanceof FormatError) return sendText(reply, 400, positions.message);
-    if (!node.role().isPrimary) return sendText(reply, 503, "lease expired");
+    const isCatchUp = request.headers[CATCH_UP_HEADER] === "true";
+    if (!isCatchUp && !node.role().isPrimary) return sendText(reply, 503, "lease expired");
     reply.hijack();
-    const filter = parseFilter(queryParameter(request.query, "filter"));
+    const names = positions.map(({ name }) => name);
+    const filter = isCatchUp
+      ? new Set(names)
+      : parseFilter(queryParameter(request.query, "filter"));
     await serve(node, stream, {
       clientNodeId,
       replica: parseDescription(request.headers),
       positions: new Map(positions.map(({ name, position }) => [name, position])),
       filter,
+      isCatchUp,
     });
     return reply;
   });
@@ -57,9 +65,9 @@ async function serve(
   if (stream.destroyed) return;
   const clusterId = node.clusterId();
   const term = node.term();
-  const { filter, replica } = request;
+  const { filter, replica, isCatchUp } = request;
   const isCandidate = replica?.isCandidate === true;
-  const sync = node.sync?.announcementTo({ isCandidate, filter });
+  const sync = isCatchUp ? undefined : node.sync?.announcementTo({ isCandidate, filter });
   stream.respond({
     ":status": 200,
     "litefs-id": node.nodeId,
@@ -67,7 +75,8 @@ async function serve(
     ...(term === 0 ? {} : { [TERM_HEADER]: String(term) }),
     ...(sync === undefined ? {} : { [SYNC_HEADER]: sync }),
   });
-  node.log.info("replica connected", { replica: request.clientNodeId });
+  const kind = isCatchUp ? "candidate that catches up" : "replica";
+  node.log.info(`${kind} connected`, { replica: request.clientNodeId });
   try {
     await node.streams.serve(request, http2Sink(stream), gone.signal);
     stream.end();
@@ -80,7 +89,7 @@ async function serve(
     }
     stream.close(constants.NGHTTP2_INTERNAL_ERROR);
   } finally {
-    node.log.info("replica disconnected", { replica: request.clientNodeId });
+    node.log.info(`${kind} disconnected`, { replica: request.clientNodeId });
   }
 }
 

@@ -77,6 +77,7 @@ function nodeWith(lease: Partial<LeaseProvider> & { readonly isCandidate: boolea
         });
         return opened.promise;
       },
+      catchUp: () => Promise.reject(new Error("no peers here")),
     },
     lag: new LagTracker({ clock, heartbeatIntervalMs: 1000 }),
     clock,

@@ -1,9 +1,12 @@
+import { Readable } from "node:stream";
 import { onTestFinished } from "vitest";
 import { ClusterIdStore } from "../../../src/cluster/cluster-id.ts";
 import { ClusterNode } from "../../../src/cluster/cluster-node.ts";
 import { TermStore } from "../../../src/cluster/term-store.ts";
-import { progressOf } from "../../../src/cluster/progress.ts";
+import { progressOf, quarantinedOf } from "../../../src/cluster/progress.ts";
+import { decodePositionMap } from "../../../src/wire/position-map.ts";
 import { LagTracker } from "../../../src/cluster/replication/lag.ts";
+import { StreamClient } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamObserver } from "../../../src/cluster/replication/stream-client.ts";
 import type { StreamEnd } from "../../../src/cluster/replication/stream-reception.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
@@ -65,8 +68,10 @@ export class World {
 
 export interface CandidateOptions {
   readonly isCandidate?: boolean;
-  /** How many transactions it has. */
+  /** How many transactions it has, of app.db. */
   readonly transactions?: number;
+  /** And of each other database; the same number is the same history. */
+  readonly databases?: Readonly<Record<string, number>>;
   readonly clusterId?: string;
   readonly term?: number;
   readonly demoteDelayMs?: number;
@@ -86,6 +91,9 @@ export class Candidate {
   readonly handoffsAsked: string[] = [];
   /** Others cannot ask it how far it is. */
   isUnreachable = false;
+  refusesStreams = false;
+  /** Whom it asked for which databases before it stood for election. */
+  readonly catchUps: string[] = [];
   following: string | undefined;
   observer: StreamObserver | undefined;
   endStream: (end: StreamEnd) => void = () => undefined;
@@ -97,11 +105,8 @@ export class Candidate {
     this.nodeId = Buffer.from(name.padStart(8, "_")).toString("hex").toUpperCase();
     this.lease = new MemoryLeaseProvider(store, self, TTL_MS);
     this.engine = newEngine();
-    const page = { pgno: 1, data: new Uint8Array(512) };
-    for (let i = 0; i < (options.transactions ?? 0); i++) {
-      page.data[i] = i + 1;
-      this.engine.commit("app.db", [{ ...page, data: page.data.slice() }], 1);
-    }
+    this.commit("app.db", options.transactions ?? 0);
+    for (const [file, count] of Object.entries(options.databases ?? {})) this.commit(file, count);
     this.streams = newStreamServer(this.engine, { clock });
     this.clusterId = ClusterIdStore.open(temporaryDirectory());
     this.terms = TermStore.open(temporaryDirectory());
@@ -130,6 +135,10 @@ export class Candidate {
             this.following = undefined;
           });
         },
+        catchUp: (url, databases, signal) => {
+          this.catchUps.push(`${new URL(url).hostname} ${[...databases].join(",")}`);
+          return this.#streamClient(world).catchUp(url, databases, signal);
+        },
       },
       lag: new LagTracker({ clock, heartbeatIntervalMs: 1000 }),
       clock,
@@ -148,6 +157,7 @@ export class Candidate {
             clusterId: peer.clusterId.current,
             term: peer.terms.current,
             progress: progressOf(peer.engine.databases),
+            quarantined: quarantinedOf(peer.engine.databases),
           });
         },
         requestHandoff: ({ hostname }, nodeId) => {
@@ -158,6 +168,50 @@ export class Candidate {
       recallLoans: () => undefined,
       onRoleChange: ({ isPrimary, primaryHostname }) => {
         this.roles.push(isPrimary ? "primary" : `replica of ${primaryHostname ?? "nobody"}`);
+      },
+    });
+  }
+
+  /** One-page transactions, each of which changes another byte. */
+  commit(database: string, count: number): void {
+    const { position } = this.engine.database(database);
+    const page = { pgno: 1, data: new Uint8Array(512) };
+    for (let i = 0; i < position.txid + count; i++) {
+      page.data[i] = i + 1;
+      if (i < position.txid) continue;
+      this.engine.commit(database, [{ ...page, data: page.data.slice() }], 1);
+    }
+  }
+
+  /** What it asks of others it gets at once, whatever time it is. */
+  #streamClient(world: World): StreamClient {
+    const { hostname, advertiseUrl } = this.lease;
+    return new StreamClient({
+      engine: this.engine,
+      nodeId: this.nodeId,
+      self: { hostname, advertiseUrl, isCandidate: true },
+      clusterId: this.clusterId,
+      terms: this.terms,
+      clock: world.clock,
+      log: silentLogger,
+      lag: new LagTracker({ clock: world.clock, heartbeatIntervalMs: 1000 }),
+      filter: undefined,
+      readTimeoutMs: 5_000,
+      maxBufferedBytes: 1024 * 1024,
+      openStream: async ({ primaryUrl, nodeId, body, filter, isCatchUp }) => {
+        const peer = world.nodes.get(new URL(primaryUrl).hostname);
+        if (peer === undefined || peer.refusesStreams) throw new Error("refused");
+        const sink = new MemorySink();
+        const positions = new Map(decodePositionMap(body).map((e) => [e.name, e.position]));
+        const request = { clientNodeId: nodeId, replica: undefined, positions, filter, isCatchUp };
+        await peer.streams.serve(request, sink, new AbortController().signal);
+        return {
+          status: 200,
+          clusterId: peer.clusterId.current,
+          term: peer.terms.current,
+          body: Readable.from([sink.bytes]),
+          destroy: () => undefined,
+        };
       },
     });
   }
