@@ -20,7 +20,7 @@ describe("an election among nodes of which each has what another lacks", () => {
     await b.announce();
     a.start();
     b.start();
-    await world.pass(5_000);
+    await world.until(() => a.isPrimary || b.isPrimary);
     const primary = a.isPrimary ? a : b;
     expect(primary.isPrimary).toBe(true);
     expect(txids(primary)).toMatchObject({ "x.db": 10, "y.db": 100 });
@@ -40,7 +40,7 @@ describe("an election among nodes of which each has what another lacks", () => {
     const b = world.candidate("b", { ...IN_CLUSTER, databases: { "app.db": 12 } });
     await b.announce();
     deposed.start();
-    await world.pass(3_000);
+    await world.until(() => deposed.isPrimary);
     expect(deposed.isPrimary).toBe(true);
     expect(txids(deposed)).toMatchObject({ "app.db": 12, "lone.db": 70 });
     expect(txids(b)).not.toHaveProperty("lone.db");
@@ -90,8 +90,7 @@ describe("an election among nodes of which each has what another lacks", () => {
     a.engine.touch("x.db");
     await b.announce();
     a.start();
-    await world.pass(3_000);
-    expect(a.isPrimary).toBe(true);
+    await world.until(() => a.isPrimary);
     expect(a.catchUps).toEqual(["b x.db"]);
     expect(a.engine.databases.get("x.db")).toMatchObject({ status: "ok", position: { txid: 9 } });
   });

@@ -50,6 +50,15 @@ export class World {
     await settle(8);
   }
 
+  /** Time passes until something is so; what reads and writes files takes real time. */
+  async until(isTrue: () => boolean): Promise<void> {
+    for (let step = 0; step < 2_000 && !isTrue(); step++) {
+      await settle(8);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      this.clock.advance(50);
+    }
+  }
+
   /** Time passes until the promise is settled. */
   async untilDone(work: Promise<unknown>): Promise<void> {
     const end = new AbortController();
