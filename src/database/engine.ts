@@ -39,6 +39,11 @@ export interface Engine {
    * transaction too large for memory continues it.
    */
   applyLtxFile(database: string, path: string, isDurable?: boolean): Promise<ApplyResult>;
+  /**
+   * Ends the wait for applications of all that is being applied, which rejects with APPLY_ABANDONED. What
+   * has begun to be written is finished.
+   */
+  abandonReceived(): Promise<void>;
 
   /** Where an LTX that is being received may be stored (same file system as the database). */
   snapshotPath(database: string): string;

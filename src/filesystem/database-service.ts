@@ -317,6 +317,10 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
       case "apply-file":
         this.#applyFile(request);
         return;
+      case "abandon-received":
+        for (const entry of this.fileSystem.entries.awake()) entry.abandonReceived();
+        this.#reply(request.id, undefined);
+        return;
       case "make-durable":
         this.#reply(request.id, this.#replicas.makeDurable(request.database));
         return;
@@ -416,7 +420,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
 
   #apply({ id, database, ltx, isDurable }: Extract<MountRequest, { type: "apply" }>): void {
     const entry = this.#entry(database);
-    entry.enqueue(
+    entry.enqueueReceived(
       () => durably(entry.db, isDurable, applyTransactions(entry.db, entry.local, entry, ltx)),
       (result) => {
         this.#reply(id, result);
@@ -443,7 +447,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
   #applyFile(request: Extract<MountRequest, { type: "apply-file" }>): void {
     const { id, isDurable, path: file } = request;
     const entry = this.#entry(request.database);
-    entry.enqueue(
+    entry.enqueueReceived(
       () => durably(entry.db, isDurable, applyLtxFile(entry.db, entry.local, entry, file)),
       (result) => {
         this.#reply(id, result);

@@ -5,6 +5,7 @@ import { runJob } from "../database/host.ts";
 import type { Position } from "../lib/position.ts";
 import { LocalWal } from "../database/local-wal.ts";
 import { assert } from "../lib/assert.ts";
+import { LitefsError } from "../lib/errors.ts";
 import { TableLocks } from "./entry-locks.ts";
 import type { EntryLocks } from "./entry-locks.ts";
 import type { LockTable } from "./lock-table.ts";
@@ -46,6 +47,12 @@ const noTurns: WriteTurnsHost = {
   tell: () => undefined,
 };
 
+interface QueuedJob {
+  start(): void;
+  /** Reports that it failed without having begun; undefined where that must not be. */
+  readonly abandon?: ((reason: Error) => void) | undefined;
+}
+
 /**
  * A database in the mount: the engine's part, the nodes through which the kernel reaches it, the
  * daemon's share in its locks, and the queue of work on it.
@@ -60,8 +67,10 @@ export class DatabaseEntry implements DaemonLocks {
   // Made when first needed: of thousands of databases most are at rest.
   #nodes: Map<FileKind, FileNode> | undefined;
   #waiting: (() => void)[] | undefined;
-  readonly #queue: (() => void)[] = [];
+  readonly #queue: QueuedJob[] = [];
   #running = false;
+  #mayBeAbandoned = false;
+  #isAbandoned = false;
   #access: ShownAccess | undefined;
   #accessOf: DatabaseFiles | undefined;
   /** Where the database stood when the running job began. */
@@ -197,6 +206,8 @@ export class DatabaseEntry implements DaemonLocks {
   }
 
   whenReleased(then: () => void): void {
+    // The job hears of it where it waits, and gives back what locks it has.
+    if (this.#isAbandoned) throw abandonedError(this.db.name);
     this.#waiting ??= [];
     this.#waiting.push(then);
     this.#lockPart.watch();
@@ -228,13 +239,39 @@ export class DatabaseEntry implements DaemonLocks {
 
   /** Runs jobs on this database one after the other, in the order they came. */
   enqueue<T>(job: () => Job<T>, done: (result: T) => void, failed: (error: unknown) => void): void {
-    this.#queue.push(() =>
-      runJob(
-        job(),
-        (result) => this.#ended(() => done(result)),
-        (error) => this.#ended(() => failed(error)),
-      ),
+    this.#push({ start: () => this.#run(job, done, failed) });
+  }
+
+  /** The same for what another node has sent, which can be had again: `abandonReceived` ends its waits. */
+  enqueueReceived<T>(
+    job: () => Job<T>,
+    done: (result: T) => void,
+    failed: (error: unknown) => void,
+  ): void {
+    this.#push({ start: () => this.#run(job, done, failed), abandon: failed });
+  }
+
+  /** Nobody wants any more what was received and waits, for applications or for its turn. */
+  abandonReceived(): void {
+    const abandoned = this.#queue.filter(({ abandon }) => abandon !== undefined);
+    const rest = this.#queue.filter(({ abandon }) => abandon === undefined);
+    this.#queue.splice(0, this.#queue.length, ...rest);
+    for (const { abandon } of abandoned) abandon?.(abandonedError(this.db.name));
+    if (!this.#running || !this.#mayBeAbandoned) return;
+    this.#isAbandoned = true;
+    this.released();
+  }
+
+  #run<T>(job: () => Job<T>, done: (result: T) => void, failed: (error: unknown) => void): void {
+    runJob(
+      job(),
+      (result) => this.#ended(() => done(result)),
+      (error) => this.#ended(() => failed(error)),
     );
+  }
+
+  #push(job: QueuedJob): void {
+    this.#queue.push(job);
     if (!this.#running) this.#next();
   }
 
@@ -265,7 +302,16 @@ export class DatabaseEntry implements DaemonLocks {
   #next(): void {
     const next = this.#queue.shift();
     this.#running = next !== undefined;
+    this.#mayBeAbandoned = next?.abandon !== undefined;
+    this.#isAbandoned = false;
     this.#positionBefore = this.#running ? this.db.position : undefined;
-    next?.();
+    next?.start();
   }
+}
+
+function abandonedError(database: string): LitefsError {
+  return new LitefsError(
+    "APPLY_ABANDONED",
+    `applications kept received transactions of ${database} from being applied, and they are wanted no more`,
+  );
 }

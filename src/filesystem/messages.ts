@@ -58,6 +58,7 @@ export type MountRequest =
       readonly path: string;
       readonly isDurable: boolean;
     }
+  | { readonly type: "abandon-received"; readonly id: number }
   | { readonly type: "make-durable"; readonly id: number; readonly database: string }
   | {
       readonly type: "settle-waits";

@@ -359,6 +359,10 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     return (await this.#call(call)) as ApplyResult;
   }
 
+  async abandonReceived(): Promise<void> {
+    await this.#call({ type: "abandon-received" });
+  }
+
   snapshotPath(database: string): string {
     const directory = this.#directoryOf(database);
     fs.mkdirSync(directory, { recursive: true });

@@ -30,6 +30,8 @@ export class FakeEngine implements Engine {
   /** What a test wants to happen before every apply: delay it, count it, make it fail. */
   beforeApply: (database: string, count: number) => Promise<ApplyResult | undefined> = () =>
     Promise.resolve(undefined);
+  /** What a test wants to happen when nobody wants any more what is being applied. */
+  onAbandon: () => void = () => undefined;
   /** What a test wants to happen before every portion of a snapshot. */
   beforePortion: (database: string) => Promise<void> = () => Promise.resolve();
   readonly roles: NodeRole[] = [];
@@ -150,6 +152,11 @@ export class FakeEngine implements Engine {
     }
     this.touch(name);
     return { kind: "applied", position: database.position };
+  }
+
+  abandonReceived(): Promise<void> {
+    this.onAbandon();
+    return turn();
   }
 
   #countApply(isDurable: boolean): void {

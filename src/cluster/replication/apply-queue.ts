@@ -1,5 +1,6 @@
 import type { ApplyResult, Engine } from "../../database/engine.ts";
 import { assert, assertNever } from "../../lib/assert.ts";
+import { errorCode } from "../../lib/errors.ts";
 import type { Position } from "../../lib/position.ts";
 
 /** Transactions handed to the engine in one call. */
@@ -53,6 +54,7 @@ export class ApplyQueue {
   readonly #discarded = new Set<string>();
   readonly #waiters = new Set<() => void>();
   #bufferedBytes = 0;
+  #batchCount = 0;
   #isClosed = false;
 
   constructor(options: ApplyQueueOptions) {
@@ -62,6 +64,11 @@ export class ApplyQueue {
   /** Bytes of received transactions held in memory. */
   get bufferedBytes(): number {
     return this.#bufferedBytes;
+  }
+
+  /** Grows with each batch that is done. */
+  get batchCount(): number {
+    return this.#batchCount;
   }
 
   /** When the oldest transaction that is not applied yet was received. */
@@ -119,9 +126,20 @@ export class ApplyQueue {
     this.#notify();
   }
 
-  /** Stops; resolves when what has begun is done. */
+  /** Databases of which something is left. */
+  get pending(): string[] {
+    return [...this.#lanes.keys()].sort();
+  }
+
+  /** Stops; resolves when what has begun is done. An application that reads must not hold it up. */
   async close(): Promise<void> {
     this.stop();
+    // Without an answer the engine is gone, and with it what was being applied.
+    if (this.#lanes.size > 0) {
+      await this.#options.engine.abandonReceived().catch((error: unknown) => {
+        for (const database of this.#lanes.keys()) this.#options.onError(database, error);
+      });
+    }
     while (this.#lanes.size > 0) await this.#changed();
   }
 
@@ -133,11 +151,12 @@ export class ApplyQueue {
         lane.runningSinceMs = batch.items[0]?.info.receivedAtMs;
         const result = await this.#apply(database, batch);
         this.#bufferedBytes -= batch.sizeBytes;
+        this.#batchCount += 1;
         if (!this.#settle(database, batch, result)) break;
         this.#notify();
       }
     } catch (error) {
-      this.#options.onError(database, error);
+      if (errorCode(error) !== "APPLY_ABANDONED") this.#options.onError(database, error);
     } finally {
       lane.isRunning = false;
       this.#drop(database, lane);

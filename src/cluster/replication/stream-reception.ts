@@ -14,6 +14,11 @@ import type { SnapshotNeeds } from "./snapshot-needs.ts";
 import type { StreamClientOptions, StreamObserver } from "./stream-client.ts";
 import type { OpenedStream } from "./stream-transport.ts";
 
+/** How long what has arrived may wait for applications that read, when no more can come. */
+const READERS_GRACE_MS = 10_000;
+/** The same when there is another primary, which has it or has decided against it. */
+const SUCCEEDED_GRACE_MS = 1_000;
+
 /** How one connection to the primary ended without an error. */
 export interface StreamEnd {
   /** The primary said so, as at its shutdown; otherwise the connection just closed. */
@@ -110,7 +115,7 @@ export class StreamReception {
       // What arrived whole is worth having, whatever became of the connection: if the primary is
       // dead, it may be nowhere else.
       this.#queue.kick();
-      await this.#queue.idle();
+      await this.#appliedAll();
       this.#throwIfBroken();
       const isOver = this.#isEnded || this.#leave.aborted;
       if (this.#cut !== undefined && !isOver) throw this.#cut;
@@ -132,6 +137,42 @@ export class StreamReception {
       await this.#receiver?.discard();
       for (const path of this.#spooled) await fs.rm(path, { force: true });
     }
+  }
+
+  /**
+   * An application that reads in a rollback mode keeps what was received from being applied for as long as
+   * its transaction is open. That must not keep this node from following the next primary, or from being it:
+   * nothing of it was acknowledged by this node, and the next primary decides what there is.
+   */
+  async #appliedAll(): Promise<void> {
+    for (;;) {
+      const before = this.#queue.batchCount;
+      const isLeaving = this.#leave.aborted;
+      if (await this.#idleWithin(isLeaving ? SUCCEEDED_GRACE_MS : READERS_GRACE_MS)) return;
+      if (this.#queue.batchCount !== before || this.#leave.aborted !== isLeaving) continue;
+      const names = this.#queue.pending.join(", ");
+      this.#fail(
+        new LitefsError(
+          "READERS_IN_THE_WAY",
+          `applications that read ${names} keep what was received last from being applied; going on without`,
+        ),
+      );
+      return;
+    }
+  }
+
+  /** False when it takes longer, or when there is a successor by now. */
+  async #idleWithin(graceMs: number): Promise<boolean> {
+    let isIdle = false;
+    const idle = this.#queue.idle().then(() => {
+      isIdle = true;
+    });
+    const over = new AbortController();
+    const signal = this.#leave.aborted ? over.signal : AbortSignal.any([over.signal, this.#leave]);
+    const slept = this.#options.clock.sleep(graceMs, signal).catch(() => undefined);
+    await Promise.race([idle, slept]);
+    over.abort();
+    return isIdle;
   }
 
   async #readToEnd(): Promise<void> {

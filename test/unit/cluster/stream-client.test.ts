@@ -3,6 +3,7 @@ import * as http2 from "node:http2";
 import * as fc from "fast-check";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { OpenedStream } from "../../../src/cluster/replication/stream-transport.ts";
+import { LitefsError } from "../../../src/lib/errors.ts";
 import { formatPosition, ZERO_POSITION } from "../../../src/lib/position.ts";
 import { decodePositionMap } from "../../../src/wire/position-map.ts";
 import {
@@ -204,6 +205,66 @@ describe("stream client", () => {
       expect(replica.engine.databases.get("app.db")?.position.txid).toBe(10);
     },
   );
+
+  test.each([
+    ["breaks", 10_000],
+    ["is left", 1_000],
+  ])(
+    "an application that reads keeps what arrived before the connection %s from being applied for so long only",
+    async (how, graceMs) => {
+      const blocked = Promise.withResolvers<undefined>();
+      const cut = Promise.withResolvers<undefined>();
+      const hangs: OpenedStream = {
+        status: 200,
+        clusterId: undefined,
+        body: (async function* () {
+          yield* [encodeReady(), ...incrementals(2, 10)];
+          await cut.promise;
+          throw new Error("reset by peer");
+        })(),
+        destroy: () => cut.resolve(undefined),
+      };
+      const clock = new FakeClock();
+      const openStream = (): Promise<OpenedStream> => Promise.resolve(hangs);
+      const replica = new ReplicaHarness({ clock, openStream, readTimeoutMs: 100_000 });
+      replica.engine.load("app.db", APP_FILES.slice(0, 1));
+      replica.engine.beforeApply = () => blocked.promise;
+      replica.engine.onAbandon = () =>
+        blocked.reject(new LitefsError("APPLY_ABANDONED", "nobody wants it"));
+      const following = replica.follow("http://primary");
+      let isOver = false;
+      following.catch(() => {
+        isOver = true;
+      });
+      await settle();
+      if (how === "breaks") cut.resolve(undefined);
+      else replica.leave.abort();
+      await settle();
+      clock.advance(graceMs - 1);
+      await settle();
+      expect(isOver).toBe(false);
+      clock.advance(1);
+      await expect(following).rejects.toMatchObject({
+        code: "READERS_IN_THE_WAY",
+        message: expect.stringContaining("applications that read app.db"),
+      });
+    },
+  );
+
+  test("stopping does not wait for applications that read", async () => {
+    const replica = new ReplicaHarness();
+    replica.engine.load("app.db", APP_FILES.slice(0, 1));
+    const blocked = Promise.withResolvers<undefined>();
+    replica.engine.beforeApply = () => blocked.promise;
+    replica.engine.onAbandon = () =>
+      blocked.reject(new LitefsError("APPLY_ABANDONED", "nobody wants it"));
+    const primary = await recordedPrimary(incrementals(2, 3)[0] ?? Buffer.alloc(0), "hold");
+    const following = replica.follow(primary.url);
+    await eventually(() => replica.engine.applies === 1);
+    replica.stop.abort();
+    await expect(following).rejects.toThrow();
+    expect(replica.seen).toEqual(["connected"]);
+  });
 
   test("a mismatch ends the stream; the second one at the same place asks for a snapshot", async () => {
     const replica = new ReplicaHarness();
