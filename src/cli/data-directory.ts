@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import * as net from "node:net";
 import * as path from "node:path";
 import { errorCode, errorText, LitefsError } from "../lib/errors.ts";
+import { makeDirectories } from "../lib/make-directories.ts";
 
 /** A Unix socket path may not be longer than this. */
 const SOCKET_PATH_MAX_BYTES = 107;
@@ -25,7 +26,7 @@ export interface DataDirectoryClaim {
  */
 export async function claimDataDirectory(directory: string): Promise<DataDirectoryClaim> {
   try {
-    fs.mkdirSync(directory, { recursive: true });
+    makeDirectories(directory);
     fs.accessSync(directory, fs.constants.W_OK | fs.constants.X_OK);
     const probe = path.join(directory, ".write-test");
     fs.writeFileSync(probe, "");

@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import * as fs from "node:fs";
 import { ClusterIdStore } from "../cluster/cluster-id.ts";
 import { ClusterNode } from "../cluster/cluster-node.ts";
 import { EventHub } from "../cluster/events.ts";
@@ -33,6 +32,7 @@ import type { DataDirectoryClaim } from "./data-directory.ts";
 import { planExec } from "./exec-plan.ts";
 import { EXIT_FAILURE, EXIT_FATAL, EXIT_OK } from "./exit-codes.ts";
 import { createLeaseProvider } from "./lease-provider.ts";
+import { makeMountPoint } from "./mount-point.ts";
 import { parseListenAddress } from "./listen-address.ts";
 import type { RunNode, RunNodeOptions } from "./run-node-type.ts";
 import { FORWARDED_SIGNALS, Supervisor } from "./supervisor.ts";
@@ -176,7 +176,7 @@ class Node {
     const parts = this.#compose(engine, { clusterId, terms }, lease);
     this.#http = await HttpServer.start(parts.http);
     logger.info("http server listening on", { addr: config.http.addr });
-    fs.mkdirSync(config.fuse.dir, { recursive: true });
+    makeMountPoint(config.fuse.dir);
     this.#mount = await mountFuse({
       directory: config.fuse.dir,
       fsname: "litefs",

@@ -92,7 +92,8 @@ export async function unmountStale(directory: string): Promise<boolean> {
   try {
     mountPoint = await canonicalMountPoint(directory);
   } catch (error) {
-    if (errorCode(error) === "ENOENT") return false;
+    // What is not there, or cannot be, has nothing mounted on it.
+    if (errorCode(error) === "ENOENT" || errorCode(error) === "ENOTDIR") return false;
     throw error;
   }
   let removed = false;

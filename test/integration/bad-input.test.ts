@@ -4,11 +4,12 @@ import * as path from "node:path";
 import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { cleanUpAfterEach, Cluster, listDatabases } from "../support/cluster.ts";
-import { shell } from "../support/shell.ts";
+import { shell, tryShell } from "../support/shell.ts";
 import type { TestNode } from "../support/test-node.ts";
 
 cleanUpAfterEach();
 
+const LITEFS = path.resolve(import.meta.dirname, "../../bin/litefs");
 const MEGABYTE = 1024 * 1024;
 
 /** The one line that tells why a node did not start. */
@@ -35,6 +36,39 @@ test("port in use", async () => {
   server.close();
   expect(code).toBe(1);
   expect(line).toMatch(/another process uses this port; stop it or change http.addr/);
+});
+
+test.each([
+  ["a file", (directory: string) => path.join(directory, "litefs.yml"), /no directory/],
+  ["below a file", (directory: string) => path.join(directory, "litefs.yml/mnt"), /no directory/],
+  ["where no directory can be made", () => "/proc/litefs/mnt", /ENOENT; set fuse\.dir/],
+] as const)("fuse.dir is %s", async (_what, directoryIn, expected) => {
+  const node = await single();
+  node.writeConfig();
+  const config = fs.readFileSync(node.configPath, "utf8");
+  const directory = directoryIn(path.dirname(node.configPath));
+  fs.writeFileSync(
+    node.configPath,
+    config.replace(JSON.stringify(node.mountPoint), JSON.stringify(directory)),
+  );
+  const { code, stderr } = tryShell(LITEFS, ["mount", "-config", node.configPath]);
+  expect(code).toBe(1);
+  const lines = stderr.split("\n").filter((line) => line.includes("ERROR"));
+  expect(lines).toEqual([expect.stringMatching(/cannot mount on fuse\.dir/)]);
+  expect(lines[0]).toMatch(expected);
+});
+
+test("data.dir is where no directory can be made", async () => {
+  const node = await single();
+  node.writeConfig();
+  const config = fs.readFileSync(node.configPath, "utf8");
+  fs.writeFileSync(
+    node.configPath,
+    config.replace(JSON.stringify(node.dataDirectory), JSON.stringify("/proc/litefs/data")),
+  );
+  const { code, stderr } = tryShell(LITEFS, ["mount", "-config", node.configPath]);
+  expect(code).toBe(1);
+  expect(stderr).toMatch(/cannot write to data directory \/proc\/litefs\/data: ENOENT; set data/);
 });
 
 test("the mount directory is not empty", async () => {
