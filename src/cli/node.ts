@@ -149,6 +149,7 @@ class Node {
       nodeId: this.#nodeId,
       role: { isPrimary: false, primaryHostname: undefined, phase: "starting" },
       spinMs: config.fuse.spinMs,
+      idlePolling: config.fuse.idlePolling,
       locks: config.fuse.locks,
       logger,
       log: config.log,
@@ -381,6 +382,7 @@ class Node {
     this.#timers.push(
       setInterval(() => {
         engine.lagMs = lag.lagMs();
+        engine.restIfIdle(LAG_REFRESH_MS);
       }, LAG_REFRESH_MS),
       setInterval(() => this.#retryQuarantined(engine), QUARANTINE_RETRY_MS),
     );

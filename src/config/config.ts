@@ -46,6 +46,7 @@ export interface FuseConfig {
   readonly debug: boolean;
   readonly locks: "auto" | "kernel" | "daemon";
   readonly spinMs: number;
+  readonly idlePolling: "auto" | "on" | "off";
 }
 
 export interface HttpConfig {

@@ -146,6 +146,14 @@ const fuse: readonly Option[] = [
     meaning:
       "How long to look for the next request of the kernel before going to sleep, where all processors of the machine may be used, there are two or more, and some are idle; 0 turns it off. Not in LiteFS.",
   },
+  {
+    key: "fuse.idle-polling",
+    kind: "choice",
+    choices: ["auto", "on", "off"],
+    default: "auto",
+    meaning:
+      "Whether to ask the kernel not to halt idle processors while there are a thousand requests a second or more; auto: on machines of up to eight processors, all of which may be used. Not in LiteFS.",
+  },
 ];
 
 const http: readonly Option[] = [

@@ -31,6 +31,8 @@ export interface MountThreadData {
   readonly shared: SharedArrayBuffer;
   /** How long the thread may look for a request before it sleeps; 0: not at all. */
   readonly spinMs: number;
+  /** Of the device that keeps processors awake, where that is wanted. */
+  readonly idlePollingFd: number | undefined;
   /** There where the kernel keeps the locks. */
   readonly lockLink: LockLinkData | undefined;
   readonly debug: boolean;
@@ -215,6 +217,8 @@ export const SHARED = {
   lagMs: 5,
   /** How many replicas tell what they have on their disks. */
   replicas: 6,
+  /** 1: idle processors are kept from being halted. */
+  idlePolling: 7,
 } as const;
 /** Behind the words: the requests of the kernel, counted by the mount thread. */
 export const SHARED_REQUEST_COUNTS_OFFSET_BYTES = 32;

@@ -30,6 +30,8 @@ import { positionsEqual } from "../lib/position.ts";
 import type { Position } from "../lib/position.ts";
 import { positionAfter } from "../ltx/position-after.ts";
 import { writeNotification } from "../fuse/notify.ts";
+import { openIdlePolling } from "../fuse/idle-polling.ts";
+import type { IdlePolling, IdlePollingMode } from "../fuse/idle-polling.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { wakeMessage } from "../fuse/wake.ts";
 import { ChangeTurn } from "./change-turn.ts";
@@ -67,6 +69,7 @@ export interface MountClientOptions {
   readonly role: NodeRole;
   /** How long the mount thread may look for a request before it sleeps; 0: not at all. */
   readonly spinMs: number;
+  readonly idlePolling: IdlePollingMode;
   /** Who keeps SQLite's locks: the mount thread ("daemon"), or the kernel where it can. */
   readonly locks: "auto" | "kernel" | "daemon";
   readonly logger: Logger;
@@ -123,6 +126,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   readonly #ended = Promise.withResolvers<"unmounted" | "stopped">();
   #worker: Worker | undefined;
   #lockThread: LockThread | undefined;
+  #idlePolling: IdlePolling | undefined;
   /** Wake-ups work: the kernel knows the inode they go through. */
   #deviceFd = -1;
   #pin: fs.promises.FileHandle | undefined;
@@ -155,7 +159,8 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   /** Starts the threads and opens all databases. Rejects when the data directory is unusable. */
   async open(): Promise<void> {
     const shared = this.#words.buffer;
-    const { role, log } = this.#options;
+    const { role, log, idlePolling, logger } = this.#options;
+    this.#idlePolling = openIdlePolling(idlePolling, this.#words, SHARED.idlePolling, logger);
     const data: MountThreadData = {
       dataDirectory: this.#options.dataDirectory,
       wasClean: this.#options.wasClean,
@@ -165,6 +170,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
       phase: role.phase,
       shared,
       spinMs: this.#options.spinMs,
+      idlePollingFd: this.#idlePolling?.fd,
       lockLink: await this.#startLockThread(),
       debug: log.debug,
       logFormat: log.format,
@@ -188,6 +194,12 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
       this.#ended.resolve("stopped");
     });
     await opened.promise;
+  }
+
+  /** To be called regularly, every so many milliseconds. */
+  restIfIdle(elapsedMs: number): void {
+    if (this.#idlePolling?.isOn === true)
+      this.#idlePolling.rest(this.#requestCounts.total, elapsedMs);
   }
 
   async #startLockThread(): Promise<LockLinkData | undefined> {
@@ -269,6 +281,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     this.#logFiles.close();
     await this.#stopLockThread();
     await this.#worker?.terminate();
+    this.#idlePolling?.close();
   }
 
   set lagMs(value: number) {

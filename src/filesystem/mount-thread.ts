@@ -3,6 +3,7 @@ import { parentPort, receiveMessageOnPort, workerData } from "node:worker_thread
 import { assert } from "../lib/assert.ts";
 import { createLogger } from "../lib/log.ts";
 import { createLogSink } from "../lib/log-sink.ts";
+import { IdlePolling } from "../fuse/idle-polling.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { FuseSession } from "../fuse/session.ts";
 import { allowsSpinning } from "../fuse/spare-processors.ts";
@@ -75,6 +76,10 @@ port.once("message", (request: MountRequest) => {
     posixLocks: data.lockLink === undefined,
     logger,
     spinMs: allowsSpinning() ? data.spinMs : 0,
+    idlePolling:
+      data.idlePollingFd === undefined
+        ? undefined
+        : new IdlePolling(data.idlePollingFd, words, SHARED.idlePolling),
     requestCounts: new RequestCounts(data.shared, SHARED_REQUEST_COUNTS_OFFSET_BYTES),
   });
   service.onStop = () => session.stop();

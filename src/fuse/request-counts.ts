@@ -31,6 +31,13 @@ export class RequestCounts {
     if (opcode < counts.length) counts[opcode] = counts[opcode]! + 1;
   }
 
+  /** All together, as a number that may wrap. */
+  get total(): number {
+    let total = 0;
+    for (const count of this.#counts) total += count;
+    return total;
+  }
+
   /** By name, without those that never came. */
   toObject(): Record<string, number> {
     const object: Record<string, number> = {};

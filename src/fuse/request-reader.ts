@@ -1,6 +1,7 @@
 import { readSync } from "node:fs";
 import { errorCode } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import type { IdlePolling } from "./idle-polling.ts";
 import { PollingRead } from "./polling-read.ts";
 import { RequestBuffer } from "./request.ts";
 import { SpareProcessors } from "./spare-processors.ts";
@@ -13,6 +14,8 @@ export interface RequestReaderOptions {
   /** The longest to look for a request before going to sleep; 0: sleep at once. */
   readonly spinMs: number;
   readonly processors?: Pick<SpareProcessors, "isSpare">;
+  /** Told of each request. */
+  readonly idlePolling?: Pick<IdlePolling, "requestCame"> | undefined;
 }
 
 /**
@@ -26,11 +29,13 @@ export class RequestReader {
   readonly #poll: PollingRead | undefined;
   readonly #window: SpinWindow;
   readonly #processors: Pick<SpareProcessors, "isSpare">;
+  readonly #idlePolling: Pick<IdlePolling, "requestCame"> | undefined;
 
   constructor(options: RequestReaderOptions) {
     const { fd, maxWriteBytes, logger, spinMs } = options;
     this.#fd = fd;
     this.#processors = options.processors ?? new SpareProcessors();
+    this.#idlePolling = options.idlePolling;
     this.#window = new SpinWindow(spinMs);
     const capacity = RequestBuffer.capacityFor(maxWriteBytes);
     this.#poll = spinMs > 0 ? PollingRead.open(fd, capacity, logger) : undefined;
@@ -40,8 +45,9 @@ export class RequestReader {
   /** Waits for the next request and returns its length, or 0 when the mount has ended. */
   receive(): number {
     const poll = this.#poll;
-    if (poll === undefined) return this.#sleep();
     const startMs = performance.now();
+    this.#idlePolling?.requestCame(startMs);
+    if (poll === undefined) return this.#sleep();
     const windowMs = this.#window.ms;
     if (windowMs > 0 && this.#processors.isSpare(startMs)) {
       const endMs = startMs + windowMs;

@@ -12,6 +12,7 @@ import {
 import { dispatchRequest } from "./dispatch.ts";
 import { EIO, ENOSYS, EPROTO, systemErrno } from "./errno.ts";
 import type { FuseHandler } from "./handler.ts";
+import type { IdlePolling } from "./idle-polling.ts";
 import { type InitResult, FuseProtocolError, negotiate } from "./init.ts";
 import { FuseReplies } from "./replies.ts";
 import { IN_HEADER_BYTES, InvalidNameError } from "./request.ts";
@@ -30,6 +31,7 @@ export interface FuseSessionOptions {
   readonly posixLocks?: boolean;
   /** How long to look for the next request before going to sleep; 0, at once, by default. */
   readonly spinMs?: number;
+  readonly idlePolling?: IdlePolling | undefined;
   /** Where to count the requests served. */
   readonly requestCounts?: RequestCounts;
 }
@@ -69,6 +71,7 @@ export class FuseSession extends FuseReplies {
       maxWriteBytes: maxWrite,
       logger: options.logger,
       spinMs: options.spinMs ?? 0,
+      idlePolling: options.idlePolling,
     });
     this.#requestCounts = options.requestCounts ?? new RequestCounts();
   }

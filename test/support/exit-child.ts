@@ -14,6 +14,7 @@ const client = new MountClient({
   nodeId: 1n,
   role: { isPrimary: true, primaryHostname: undefined, phase: "primary" },
   spinMs: 0.1,
+  idlePolling: "off",
   locks: process.env["LITEFS_TEST_LOCKS"] === "kernel" ? "kernel" : "daemon",
   logger: silentLogger,
   log: { format: "text", timestamp: false, debug: false },

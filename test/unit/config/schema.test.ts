@@ -20,7 +20,14 @@ const DEFAULTS: Config = {
     keptCopies: 4,
     keptCopiesMaxSizeMegabytes: 10240,
   },
-  fuse: { dir: "/litefs", allowOther: false, debug: false, locks: "daemon", spinMs: 0.1 },
+  fuse: {
+    dir: "/litefs",
+    allowOther: false,
+    debug: false,
+    locks: "daemon",
+    spinMs: 0.1,
+    idlePolling: "auto",
+  },
   http: { addr: ":20202", snapshotTimeoutMs: 0 },
   proxy: {
     addr: "",
