@@ -17,6 +17,8 @@ const IN_USE = "a database that is in use in WAL mode cannot be overwritten from
 const COUNTED = "every transaction in a rollback mode is counted";
 /** See `faultSeries`. */
 export const FAULT_COUNT = "the number of steps of a fault simulation depends on the file system";
+const ENLARGED = "a database file that is enlarged from outside";
+const COPIED_JOURNAL = "a journal that changes nothing is rolled back when its database is closed";
 const DROPPED = "removing a database removes its journal and WAL";
 
 /**
@@ -29,10 +31,13 @@ export function faultSeries(test: string): string | undefined {
 
 /** docs/sqlite-tests.md explains the reasons. */
 export const EXCEPTIONS: readonly Exception[] = [
+  { file: "bigfile.test", tests: /^\(the file\)$/, reason: ENLARGED, isSometimes: true },
+  { file: "bigfile2.test", tests: /^bigfile2-1\.2$/, reason: ENLARGED },
   { file: "exclusive2.test", tests: /^exclusive2-3\.[456]$/, reason: COUNTED },
   { file: "pager1.test", tests: /^pager1-33\.[12]$/, reason: OPEN_JOURNAL },
   { file: "pager1.test", tests: /^pager1-16\.1\./, reason: PATH_LENGTH, isSometimes: true },
   { file: "superlock.test", tests: /^\(the file\)$/, reason: IN_USE },
+  { file: "tkt3457.test", tests: /^tkt3457-1\.5$/, reason: COPIED_JOURNAL },
   { file: "wal.test", tests: /^wal-17\.\d\.1$/, reason: LAID },
   { file: "wal.test", tests: /^wal-18\.1\.[0-5]$/, reason: COMMITTED },
   { file: "wal.test", tests: /^wal-18\.2\.\d+\.\d+\.[45]$/, reason: OTHER_PAGE_SIZE },
