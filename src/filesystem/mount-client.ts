@@ -282,6 +282,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     await this.#stopLockThread();
     await this.#worker?.terminate();
     this.#idlePolling?.close();
+    this.#idlePolling = undefined;
   }
 
   set lagMs(value: number) {
