@@ -20,6 +20,9 @@ export interface Comparison {
   readonly userShare: number;
 }
 
+/** For longer than litefs keeps idle processors awake, from which native SQLite would gain as well. */
+const SETTLE_MS = 350;
+
 /** Number of requests by kind, in ascending order of the names. */
 export type RoundTrips = readonly (readonly [kind: string, count: number])[];
 
@@ -94,7 +97,7 @@ export async function compare(
 
 async function settle(primary: NodeProcess, replica: NodeProcess): Promise<void> {
   await waitUntilEqual(primary, replica);
-  await sleep(30);
+  await sleep(SETTLE_MS);
 }
 
 /** Those of the operation in the middle, when they are ordered by their number. */
