@@ -26,10 +26,12 @@ const DROPPED = "removing a database removes its journal and WAL";
 
 /**
  * A series of tests that makes the first operation fail, then the second, until all go well, as in
- * "walfault-10-ioerr-transient.8". Undefined for other tests.
+ * "walfault-10-ioerr-transient.8" or "fts3_malloc-1.2.persistent.641". Undefined for other tests.
  */
 export function faultSeries(test: string): string | undefined {
-  return /^(.*-(?:oom|ioerr|full|cantopen|shmerr|interrupt)(?:-\w+)?)\.\d+$/.exec(test)?.[1];
+  const series =
+    /^(.*-(?:oom|ioerr|full|cantopen|shmerr|interrupt)(?:-\w+)?|.*\.(?:transient|persistent))\.\d+$/;
+  return series.exec(test)?.[1];
 }
 
 /** docs/sqlite-tests.md explains the reasons. */
