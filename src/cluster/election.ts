@@ -190,11 +190,11 @@ export class Election {
       if ((state.term ?? term) > term) {
         return `${peer.hostname} has the history of term ${state.term}, this node that of term ${term}`;
       }
-      const own = progressOf(engine.databases);
+      const own = progressOf(engine.databases.values());
       const missing = missingFrom(own, state.progress);
       if (missing.size === 0) continue;
       if (missingFrom(state.progress, own).size === 0) return aheadBy(peer, missing);
-      const failure = await this.#catchUp({ peer, state });
+      const failure = await this.#catchUp({ peer, state }, missing);
       if (failure !== undefined) return failure;
     }
     // One without the cluster's data knows nothing of it.
@@ -207,9 +207,11 @@ export class Election {
   }
 
   /** Undefined when this node has now all that the peer had. */
-  async #catchUp({ peer, state }: Answer): Promise<string | undefined> {
+  async #catchUp(
+    { peer, state }: Answer,
+    missing: ReadonlyMap<string, number>,
+  ): Promise<string | undefined> {
     const { engine, log } = this.#options;
-    const missing = missingFrom(progressOf(engine.databases), state.progress);
     log.info("getting what another candidate is ahead by before standing for election", {
       peer: peer.hostname,
       databases: [...missing.keys()].slice(0, MAX_NAMES).join(","),
@@ -219,7 +221,7 @@ export class Election {
     } catch (error) {
       return `${aheadBy(peer, missing)}, and they cannot be had: ${errorText(error)}`;
     }
-    const left = missingFrom(progressOf(engine.databases), state.progress);
+    const left = missingFrom(progressOf(engine.databases.values()), state.progress);
     return left.size === 0 ? undefined : aheadBy(peer, left);
   }
 

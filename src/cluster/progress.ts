@@ -15,17 +15,20 @@ export interface CandidateState {
   readonly quarantined: ReadonlySet<string>;
 }
 
-export function progressOf(databases: ReadonlyMap<string, DatabaseState>): Progress {
+/** What counts of a database, in this process or as another node tells it. */
+export type Standing = Pick<DatabaseState, "name" | "status" | "position">;
+
+export function progressOf(databases: Iterable<Standing>): Progress {
   const progress = new Map<string, number>();
-  for (const { name, status, position } of databases.values()) {
+  for (const { name, status, position } of databases) {
     if (status !== "quarantined") progress.set(name, position.txid);
   }
   return progress;
 }
 
-export function quarantinedOf(databases: ReadonlyMap<string, DatabaseState>): Set<string> {
+export function quarantinedOf(databases: Iterable<Standing>): Set<string> {
   const quarantined = new Set<string>();
-  for (const { name, status } of databases.values()) {
+  for (const { name, status } of databases) {
     if (status === "quarantined") quarantined.add(name);
   }
   return quarantined;

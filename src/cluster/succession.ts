@@ -22,22 +22,15 @@ export async function followUntilSucceeded(
   stop: AbortSignal,
   follow: (leave: AbortSignal) => Promise<StreamEnd>,
 ): Promise<StreamEnd> {
-  const leave = new AbortController();
-  const over = new AbortController();
-  const signal = AbortSignal.any([stop, over.signal]);
-  const watching = primaryIsSucceeded(options, url, signal).then((isSucceeded) => {
-    if (isSucceeded) leave.abort();
+  return await underWatch(options, url, stop, async (leave) => {
+    try {
+      const end = await follow(leave);
+      return leave.aborted ? { ...end, isSucceeded: true } : end;
+    } catch (error) {
+      if (leave.aborted && !stop.aborted) return { announced: false, isSucceeded: true };
+      throw error;
+    }
   });
-  try {
-    const end = await follow(leave.signal);
-    return leave.signal.aborted ? { ...end, isSucceeded: true } : end;
-  } catch (error) {
-    if (leave.signal.aborted && !stop.aborted) return { announced: false, isSucceeded: true };
-    throw error;
-  } finally {
-    over.abort();
-    await watching;
-  }
 }
 
 /** Does something that is of no use any more, and is aborted, once there is a primary. */
@@ -46,11 +39,26 @@ export async function whileNobodyIsPrimary(
   stop: AbortSignal,
   work: (signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
+  await underWatch(options, undefined, stop, (succeeded) =>
+    work(AbortSignal.any([stop, succeeded])),
+  );
+}
+
+/** Watches the lease for as long as the work goes on, whose signal says that there is another primary. */
+async function underWatch<Result>(
+  options: SuccessionOptions,
+  url: string | undefined,
+  stop: AbortSignal,
+  work: (succeeded: AbortSignal) => Promise<Result>,
+): Promise<Result> {
+  const succeeded = new AbortController();
   const over = new AbortController();
   const signal = AbortSignal.any([stop, over.signal]);
-  const watching = primaryIsSucceeded(options, undefined, signal).then(() => over.abort());
+  const watching = primaryIsSucceeded(options, url, signal).then((isSucceeded) => {
+    if (isSucceeded) succeeded.abort();
+  });
   try {
-    await work(signal);
+    return await work(succeeded.signal);
   } finally {
     over.abort();
     await watching;

@@ -1,9 +1,10 @@
 import * as http from "node:http";
 import { text } from "node:stream/consumers";
 import type { PeerClient } from "../cluster/cluster-node.ts";
-import type { CandidateState } from "../cluster/progress.ts";
+import { progressOf, quarantinedOf } from "../cluster/progress.ts";
+import type { CandidateState, Standing } from "../cluster/progress.ts";
 import { LitefsError } from "../lib/errors.ts";
-import { parsePosition } from "../lib/position.ts";
+import { parsePosition, ZERO_POSITION } from "../lib/position.ts";
 
 const MAX_REFUSAL_CHARACTERS = 300;
 
@@ -63,27 +64,26 @@ function candidateState(body: string, url: URL): CandidateState {
   if (typeof nodeId !== "string" || !Array.isArray(databases)) {
     throw new LitefsError("PEER_REFUSED", `the node at ${url.origin} is not a litefs node`);
   }
+  const standings = standingsIn(databases);
   return {
     nodeId,
     term: typeof term === "number" ? term : undefined,
-    ...progressIn(databases),
+    progress: progressOf(standings),
+    quarantined: quarantinedOf(standings),
     isCandidate: member("candidate") === true,
     clusterId: typeof clusterId === "string" ? clusterId : undefined,
   };
 }
 
-function progressIn(
-  databases: readonly unknown[],
-): Pick<CandidateState, "progress" | "quarantined"> {
-  const progress = new Map<string, number>();
-  const quarantined = new Set<string>();
+function standingsIn(databases: readonly unknown[]): Standing[] {
+  const standings: Standing[] = [];
   for (const database of databases) {
     if (typeof database !== "object" || database === null) continue;
     const name: unknown = Reflect.get(database, "name");
-    const position: unknown = Reflect.get(database, "position");
-    if (typeof name !== "string" || typeof position !== "string") continue;
-    if (Reflect.get(database, "status") === "quarantined") quarantined.add(name);
-    else progress.set(name, parsePosition(position)?.txid ?? 0);
+    const shown: unknown = Reflect.get(database, "position");
+    if (typeof name !== "string" || typeof shown !== "string") continue;
+    const status = Reflect.get(database, "status") === "quarantined" ? "quarantined" : "ok";
+    standings.push({ name, status, position: parsePosition(shown) ?? ZERO_POSITION });
   }
-  return { progress, quarantined };
+  return standings;
 }

@@ -5,6 +5,7 @@ import Database from "better-sqlite3";
 import { expect, test } from "vitest";
 import { cleanUpAfterEach, Cluster, listDatabases } from "../support/cluster.ts";
 import { shell, tryShell } from "../support/shell.ts";
+import type { ShellResult } from "../support/shell.ts";
 import type { TestNode } from "../support/test-node.ts";
 
 cleanUpAfterEach();
@@ -20,6 +21,15 @@ async function startFailure(node: TestNode): Promise<{ code: number | null; line
   expect(lines, node.log).toHaveLength(1);
   expect(node.isMounted()).toBe(false);
   return { code, line: lines[0] ?? "" };
+}
+
+/** Starts a node that has another directory in its configuration. */
+function mountWith(node: TestNode, directory: string, other: string): ShellResult {
+  node.writeConfig();
+  const config = fs.readFileSync(node.configPath, "utf8");
+  const changed = config.replace(JSON.stringify(directory), JSON.stringify(other));
+  fs.writeFileSync(node.configPath, changed);
+  return tryShell(LITEFS, ["mount", "-config", node.configPath]);
 }
 
 async function single(): Promise<TestNode> {
@@ -44,14 +54,8 @@ test.each([
   ["where no directory can be made", () => "/proc/litefs/mnt", /ENOENT; set fuse\.dir/],
 ] as const)("fuse.dir is %s", async (_what, directoryIn, expected) => {
   const node = await single();
-  node.writeConfig();
-  const config = fs.readFileSync(node.configPath, "utf8");
   const directory = directoryIn(path.dirname(node.configPath));
-  fs.writeFileSync(
-    node.configPath,
-    config.replace(JSON.stringify(node.mountPoint), JSON.stringify(directory)),
-  );
-  const { code, stderr } = tryShell(LITEFS, ["mount", "-config", node.configPath]);
+  const { code, stderr } = mountWith(node, node.mountPoint, directory);
   expect(code).toBe(1);
   const lines = stderr.split("\n").filter((line) => line.includes("ERROR"));
   expect(lines).toEqual([expect.stringMatching(/cannot mount on fuse\.dir/)]);
@@ -60,13 +64,7 @@ test.each([
 
 test("data.dir is where no directory can be made", async () => {
   const node = await single();
-  node.writeConfig();
-  const config = fs.readFileSync(node.configPath, "utf8");
-  fs.writeFileSync(
-    node.configPath,
-    config.replace(JSON.stringify(node.dataDirectory), JSON.stringify("/proc/litefs/data")),
-  );
-  const { code, stderr } = tryShell(LITEFS, ["mount", "-config", node.configPath]);
+  const { code, stderr } = mountWith(node, node.dataDirectory, "/proc/litefs/data");
   expect(code).toBe(1);
   expect(stderr).toMatch(/cannot write to data directory \/proc\/litefs\/data: ENOENT; set data/);
 });

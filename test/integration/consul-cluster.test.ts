@@ -1,21 +1,17 @@
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { waitFor } from "../support/cluster.ts";
-import { ElectedCluster } from "../support/elected-cluster.ts";
+import { cleanUpElectedAfterEach, ElectedCluster } from "../support/elected-cluster.ts";
 import type { ConsulServer } from "../support/servers/consul.ts";
 import { consulLeader, startConsulCluster } from "../support/servers/consul.ts";
 
 let servers: readonly ConsulServer[] | undefined;
-let cluster: ElectedCluster | undefined;
+cleanUpElectedAfterEach();
 
 beforeAll(async () => {
   servers = await startConsulCluster();
 }, 240_000);
 afterAll(async () => {
   for (const server of servers ?? []) await server.process.dispose();
-});
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") cluster?.printLogs();
-  await cluster?.dispose();
 });
 
 test("when Consul's own leader dies, the primary stays or comes back, and nothing forks", async ({
@@ -24,7 +20,7 @@ test("when Consul's own leader dies, the primary stays or comes back, and nothin
   if (servers === undefined) return skip();
   const leader = await consulLeader(servers);
   const [near] = servers.filter((server) => server !== leader);
-  cluster = await ElectedCluster.start({
+  const cluster = await ElectedCluster.start({
     nodes: 2,
     lease: ["type: consul", `consul: {url: "${near?.url}", key: KEY, ttl: 10s, lock-delay: 1s}`],
   });

@@ -1,27 +1,17 @@
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterEach, expect, test } from "vitest";
 import { waitFor } from "../support/cluster.ts";
-import { ElectedCluster } from "../support/elected-cluster.ts";
-import type { EtcdServer } from "../support/servers/etcd.ts";
-import { startEtcd } from "../support/servers/etcd.ts";
+import { cleanUpElectedAfterEach, ElectedCluster } from "../support/elected-cluster.ts";
+import { etcdLease, startEtcd } from "../support/servers/etcd.ts";
+import { useServer } from "../support/servers/use-server.ts";
 import { SqliteProcess } from "../support/sqlite-process.ts";
 import type { TestNode } from "../support/test-node.ts";
 
 const ROWS = "SELECT row FROM t ORDER BY rowid";
 
-let etcd: EtcdServer | undefined;
-let cluster: ElectedCluster | undefined;
+const etcdServer = useServer(startEtcd);
+cleanUpElectedAfterEach();
 let open: SqliteProcess | undefined;
-
-beforeAll(async () => {
-  etcd = await startEtcd();
-}, 180_000);
-afterAll(async () => await etcd?.process.dispose());
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") cluster?.printLogs();
-  await open?.dispose();
-  await cluster?.dispose();
-  cluster = undefined;
-});
+afterEach(async () => await open?.dispose());
 
 function rowsOf(at: ElectedCluster, node: TestNode): unknown[] {
   const db = at.connect(node, "app.db", { readonly: true });
@@ -44,9 +34,7 @@ async function depose(
   await connection.run(`PRAGMA journal_mode = ${journalMode}`);
   await connection.run("CREATE TABLE t (row TEXT)");
   await connection.run("INSERT INTO t VALUES ('common')");
-  await waitFor("the replica to have it", 30_000, () =>
-    n1.position("app.db") === n0.position("app.db") ? undefined : "not yet",
-  );
+  await at.waitForSame("app.db", n0, [n1]);
   await n1.kill();
   for (let i = 0; i < counts.own; i++) {
     await connection.run(`INSERT INTO t VALUES ('own ${i}')`);
@@ -76,9 +64,9 @@ const CASES = ["wal", "delete", "truncate", "persist"].flatMap((mode) =>
 test.each(CASES)(
   "what a connection has cached at a deposed primary is not taken for the history of its successor ($mode, $own)",
   async ({ mode, own, successor }) => {
+    const etcd = etcdServer();
     if (etcd === undefined) return;
-    const lease = ["type: etcd", `etcd: {endpoints: ["${etcd.url}"], key: KEY, ttl: 2s}`];
-    cluster = await ElectedCluster.start({ lease, nodes: 2 });
+    const cluster = await ElectedCluster.start({ lease: etcdLease(etcd), nodes: 2 });
     const connection = await depose(cluster, mode, { own, successor });
     const agreed = ["common", ...Array.from({ length: successor }, (_, i) => `successor ${i}`)];
     const seen = async (): Promise<unknown[]> => (await connection.run(ROWS)).flat();

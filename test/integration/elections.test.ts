@@ -1,31 +1,23 @@
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { ElectedCluster } from "../support/elected-cluster.ts";
+import { expect, test } from "vitest";
+import { cleanUpElectedAfterEach, ElectedCluster } from "../support/elected-cluster.ts";
 import type { ConsulServer } from "../support/servers/consul.ts";
 import { startConsul } from "../support/servers/consul.ts";
+import { useServer } from "../support/servers/use-server.ts";
 
 /** Consul ends a session at twice its TTL at the latest; then comes the lock-delay. */
 const CONSUL_BOUND_MS = 2 * 10_000 + 100;
 
-let consul: ConsulServer | undefined;
-let cluster: ElectedCluster | undefined;
-
-beforeAll(async () => {
-  consul = await startConsul();
-}, 180_000);
-afterAll(async () => await consul?.process.dispose());
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") cluster?.printLogs();
-  await cluster?.dispose();
-  cluster = undefined;
-});
+const consulServer = useServer(startConsul);
+cleanUpElectedAfterEach();
 
 function lease(server: ConsulServer): string[] {
   return ["type: consul", `consul: {url: "${server.url}", key: KEY, ttl: 10s, lock-delay: 100ms}`];
 }
 
 test("a handoff moves the primary, and open connections write on through it", async ({ skip }) => {
+  const consul = consulServer();
   if (consul === undefined) return skip();
-  cluster = await ElectedCluster.start({ lease: lease(consul) });
+  const cluster = await ElectedCluster.start({ lease: lease(consul) });
   const [n0, n1] = [cluster.node(0), cluster.node(1)];
   const first = cluster.connect(n0, "app.db");
   first.exec("PRAGMA journal_mode = WAL; CREATE TABLE t (x INTEGER PRIMARY KEY)");
@@ -59,8 +51,9 @@ test("a handoff moves the primary, and open connections write on through it", as
 test("after kill -9 of the primary another node takes over, and the old one follows it", async ({
   skip,
 }) => {
+  const consul = consulServer();
   if (consul === undefined) return skip();
-  cluster = await ElectedCluster.start({ lease: lease(consul) });
+  const cluster = await ElectedCluster.start({ lease: lease(consul) });
   const [n0, n1, n2] = [cluster.node(0), cluster.node(1), cluster.node(2)];
   const db = cluster.connect(n0, "app.db");
   db.exec("PRAGMA journal_mode = WAL; CREATE TABLE t (x INTEGER PRIMARY KEY)");

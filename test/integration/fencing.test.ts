@@ -1,10 +1,10 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterEach, expect, test } from "vitest";
 import { waitFor } from "../support/cluster.ts";
-import { ElectedCluster } from "../support/elected-cluster.ts";
-import type { EtcdServer } from "../support/servers/etcd.ts";
-import { startEtcd } from "../support/servers/etcd.ts";
+import { cleanUpElectedAfterEach, ElectedCluster } from "../support/elected-cluster.ts";
+import { etcdLease, startEtcd } from "../support/servers/etcd.ts";
+import { useServer } from "../support/servers/use-server.ts";
 import { startPython } from "../support/shell.ts";
 import type { TestNode } from "../support/test-node.ts";
 
@@ -13,26 +13,15 @@ const TTL_MS = 2_000;
 /** Where nothing shall expire, however busy the machine is. */
 const LONG_TTL_MS = 30_000;
 
-let etcd: EtcdServer | undefined;
-let cluster: ElectedCluster | undefined;
+const etcdServer = useServer(startEtcd);
+cleanUpElectedAfterEach();
 /** Ends the writers that a failed test has left. */
 let ended = new AbortController();
 
-beforeAll(async () => {
-  etcd = await startEtcd();
-}, 180_000);
-afterAll(async () => await etcd?.process.dispose());
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") cluster?.printLogs();
+afterEach(() => {
   ended.abort();
   ended = new AbortController();
-  await cluster?.dispose();
-  cluster = undefined;
 });
-
-function lease({ url }: EtcdServer, ttlMs = TTL_MS): string[] {
-  return ["type: etcd", `etcd: {endpoints: ["${url}"], key: KEY, ttl: ${ttlMs}ms}`];
-}
 
 /**
  * Inserts rows one by one until told to stop, and writes down what SQLite said: `ok` and the row,
@@ -116,8 +105,9 @@ function rowsOf(at: ElectedCluster, node: TestNode): string[] {
 test.each(["wal", "delete"])(
   "a primary stopped for longer than its TTL acknowledges nothing that its successor lacks (%s)",
   async (journalMode) => {
+    const etcd = etcdServer();
     if (etcd === undefined) return;
-    cluster = await ElectedCluster.start({ lease: lease(etcd), nodes: 2 });
+    const cluster = await ElectedCluster.start({ lease: etcdLease(etcd, `${TTL_MS}ms`), nodes: 2 });
     const [n0, n1] = [cluster.node(0), cluster.node(1)];
     makeTable(cluster, n0, journalMode);
     const writer = new Writer(cluster.directory, n0, "w", journalMode);
@@ -155,8 +145,12 @@ test.each(["wal", "delete"])(
 test("a handoff under load: no write of the primary's own fails, and none is lost", async ({
   skip,
 }) => {
+  const etcd = etcdServer();
   if (etcd === undefined) return skip();
-  cluster = await ElectedCluster.start({ lease: lease(etcd, LONG_TTL_MS), nodes: 3 });
+  const cluster = await ElectedCluster.start({
+    lease: etcdLease(etcd, `${LONG_TTL_MS}ms`),
+    nodes: 3,
+  });
   const [n0, n1] = [cluster.node(0), cluster.node(1)];
   makeTable(cluster, n0, "wal");
   const acknowledged: string[] = [];
@@ -182,8 +176,12 @@ test("a handoff under load: no write of the primary's own fails, and none is los
 test("handoffs while both nodes write: nothing is lost, and nothing is there that was refused", async ({
   skip,
 }) => {
+  const etcd = etcdServer();
   if (etcd === undefined) return skip();
-  cluster = await ElectedCluster.start({ lease: lease(etcd, LONG_TTL_MS), nodes: 3 });
+  const cluster = await ElectedCluster.start({
+    lease: etcdLease(etcd, `${LONG_TTL_MS}ms`),
+    nodes: 3,
+  });
   const [n0, n1] = [cluster.node(0), cluster.node(1)];
   makeTable(cluster, n0, "wal");
   await waitFor("the table to reach the replica", 30_000, () =>
@@ -209,8 +207,9 @@ test("handoffs while both nodes write: nothing is lost, and nothing is there tha
 test("kill -9 of the primary under load: what survives is a beginning of what was written", async ({
   skip,
 }) => {
+  const etcd = etcdServer();
   if (etcd === undefined) return skip();
-  cluster = await ElectedCluster.start({ lease: lease(etcd), nodes: 3 });
+  const cluster = await ElectedCluster.start({ lease: etcdLease(etcd, `${TTL_MS}ms`), nodes: 3 });
   const [n0, n1, n2] = [cluster.node(0), cluster.node(1), cluster.node(2)];
   makeTable(cluster, n0, "wal");
   const writer = new Writer(cluster.directory, n0, "w", "wal");

@@ -1,39 +1,25 @@
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { waitFor } from "../support/cluster.ts";
-import { ElectedCluster } from "../support/elected-cluster.ts";
-import type { EtcdServer } from "../support/servers/etcd.ts";
-import { startEtcd } from "../support/servers/etcd.ts";
+import { expect, test } from "vitest";
+import { cleanUpElectedAfterEach, ElectedCluster } from "../support/elected-cluster.ts";
+import { etcdLease, startEtcd } from "../support/servers/etcd.ts";
+import { useServer } from "../support/servers/use-server.ts";
 
-let etcd: EtcdServer | undefined;
-let cluster: ElectedCluster | undefined;
-
-beforeAll(async () => {
-  etcd = await startEtcd();
-}, 180_000);
-afterAll(async () => await etcd?.process.dispose());
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") cluster?.printLogs();
-  await cluster?.dispose();
-  cluster = undefined;
-});
+const etcdServer = useServer(startEtcd);
+cleanUpElectedAfterEach();
 
 test("a candidate with most transactions gets the acknowledged one that it lacks before it is elected", async ({
   skip,
 }) => {
+  const etcd = etcdServer();
   if (etcd === undefined) return skip();
-  cluster = await ElectedCluster.start({
-    lease: ["type: etcd", `etcd: {endpoints: ["${etcd.url}"], key: KEY, ttl: 2s}`],
+  const cluster = await ElectedCluster.start({
+    lease: etcdLease(etcd),
     // So that nobody is elected before the other one has answered.
     config: "sync: {databases: {app.db: 1}, nodes: 3}",
   });
   const [n0, n1, n2] = [cluster.node(0), cluster.node(1), cluster.node(2)];
   const app = cluster.connect(n0, "app.db");
   app.exec("PRAGMA journal_mode = WAL; CREATE TABLE t (row TEXT); INSERT INTO t VALUES ('first')");
-  for (const node of [n1, n2]) {
-    await waitFor("the replicas to have it", 30_000, () =>
-      node.position("app.db") === n0.position("app.db") ? undefined : "not yet",
-    );
-  }
+  await cluster.waitForSame("app.db", n0, [n1, n2]);
   // The primary is deposed with a database that no other node has, of many transactions.
   await Promise.all([n1.kill(), n2.kill()]);
   const lone = cluster.connect(n0, "lone.db");
@@ -49,9 +35,7 @@ test("a candidate with most transactions gets the acknowledged one that it lacks
   await n0.freeze();
   const other = next === n1 ? n2 : n1;
   cluster.connect(next, "app.db").exec("INSERT INTO t VALUES ('acknowledged')");
-  await waitFor("the other replica to have it", 30_000, () =>
-    other.position("app.db") === next.position("app.db") ? undefined : "not yet",
-  );
+  await cluster.waitForSame("app.db", next, [other]);
   cluster.closeConnections();
   await Promise.all([next.kill(), other.kill(), n0.kill()]);
   n0.launch();

@@ -1,8 +1,8 @@
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { cleanUpAfterEach, Cluster, waitFor } from "../support/cluster.ts";
-import { ElectedCluster } from "../support/elected-cluster.ts";
-import type { EtcdServer } from "../support/servers/etcd.ts";
-import { startEtcd } from "../support/servers/etcd.ts";
+import { afterEach, describe, expect, test } from "vitest";
+import { cleanUpAfterEach, Cluster } from "../support/cluster.ts";
+import { cleanUpElectedAfterEach, ElectedCluster } from "../support/elected-cluster.ts";
+import { etcdLease, startEtcd } from "../support/servers/etcd.ts";
+import { useServer } from "../support/servers/use-server.ts";
 import { SqliteProcess } from "../support/sqlite-process.ts";
 
 /*
@@ -33,58 +33,38 @@ test("a node stops although an application has a transaction open that reads", a
 });
 
 describe("with elections", () => {
-  let etcd: EtcdServer | undefined;
-  let cluster: ElectedCluster | undefined;
+  const etcdServer = useServer(startEtcd);
+  cleanUpElectedAfterEach();
   let reader: SqliteProcess | undefined;
-  beforeAll(async () => {
-    etcd = await startEtcd();
-  }, 180_000);
-  afterAll(async () => await etcd?.process.dispose());
-  afterEach(async ({ task }) => {
-    if (task.result?.state === "fail") cluster?.printLogs();
-    await reader?.dispose();
-    await cluster?.dispose();
-  });
+  afterEach(async () => await reader?.dispose());
 
   test("it does not keep its node from taking over, nor the others from following it", async ({
     skip,
   }) => {
+    const etcd = etcdServer();
     if (etcd === undefined) return skip();
-    cluster = await ElectedCluster.start({
-      lease: ["type: etcd", `etcd: {endpoints: ["${etcd.url}"], key: KEY, ttl: 2s}`],
-    });
+    const cluster = await ElectedCluster.start({ lease: etcdLease(etcd) });
     const [n0, n1, n2] = [cluster.node(0), cluster.node(1), cluster.node(2)];
     for (const name of ["app.db", "other.db"]) {
       const db = cluster.connect(n0, name);
       db.exec("PRAGMA journal_mode = DELETE; CREATE TABLE t (x); INSERT INTO t VALUES (1)");
     }
-    for (const name of ["app.db", "other.db"]) {
-      for (const node of [n1, n2]) {
-        await waitFor(`${node.name} to have ${name}`, 30_000, () =>
-          node.position(name) === n0.position(name) ? undefined : "not yet",
-        );
-      }
-    }
+    for (const name of ["app.db", "other.db"]) await cluster.waitForSame(name, n0, [n1, n2]);
     reader = new SqliteProcess(n1.file("app.db"));
     await reader.run("BEGIN");
     await reader.run("SELECT * FROM t");
     cluster.connect(n0, "app.db").exec("INSERT INTO t VALUES (2)");
-    await waitFor("the other replica to have it", 30_000, () =>
-      n2.position("app.db") === n0.position("app.db") ? undefined : "not yet",
-    );
+    await cluster.waitForSame("app.db", n0, [n2]);
     cluster.closeConnections();
     await n0.kill();
     // Whoever is elected: it is not held up, and neither is who follows.
     await cluster.waitForPrimary([n1, n2]);
     cluster.connect(n1, "other.db", { timeout: 10_000 }).exec("INSERT INTO t VALUES (3)");
-    await waitFor("both to have it", 30_000, () =>
-      n1.position("other.db") === n2.position("other.db") ? undefined : "not yet",
-    );
+    await cluster.waitForSame("other.db", n1, [n2]);
     expect(await reader.run("SELECT x FROM t")).toEqual([[1]]);
     await reader.run("COMMIT");
-    await waitFor("the reader's node to go on", 30_000, () =>
-      n1.position("app.db") === n2.position("app.db") ? undefined : "not yet",
-    );
+    // The reader's node goes on.
+    await cluster.waitForSame("app.db", n2, [n1]);
     await n0.start();
     await cluster.verify();
   });

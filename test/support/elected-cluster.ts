@@ -3,9 +3,9 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { randomBytes } from "node:crypto";
 import Database from "better-sqlite3";
-import { expect } from "vitest";
+import { afterEach, expect } from "vitest";
 import { checkNode } from "../../src/cli/check-node.ts";
-import { waitFor } from "./cluster.ts";
+import { waitFor, waitForPosition } from "./cluster.ts";
 import { freePorts } from "./free-ports.ts";
 import { TestNode } from "./test-node.ts";
 
@@ -70,6 +70,7 @@ export class ElectedCluster {
       await cluster.dispose();
       throw error;
     }
+    started.push(cluster);
     return cluster;
   }
 
@@ -113,6 +114,13 @@ export class ElectedCluster {
     });
     if (primary === undefined) throw new Error("no primary");
     return primary;
+  }
+
+  /** Waits until other nodes stand where one stands now. */
+  async waitForSame(name: string, source: TestNode, others: readonly TestNode[]): Promise<void> {
+    const position = source.position(name);
+    if (position === undefined) throw new Error(`${source.name} has no ${name}`);
+    for (const node of others) await waitForPosition(node, name, position);
   }
 
   /** All running nodes are sound and have the same databases, at the same positions, byte by byte. */
@@ -166,4 +174,14 @@ export class ElectedCluster {
     }
     fs.rmSync(this.directory, { recursive: true, force: true });
   }
+}
+
+const started: ElectedCluster[] = [];
+
+/** For files whose tests start clusters: shows the logs of a failed one, and ends them. */
+export function cleanUpElectedAfterEach(): void {
+  afterEach(async ({ task }) => {
+    if (task.result?.state === "fail") for (const cluster of started) cluster.printLogs();
+    await Promise.all(started.splice(0).map((cluster) => cluster.dispose()));
+  });
 }

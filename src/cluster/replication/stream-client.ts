@@ -108,13 +108,12 @@ export class StreamClient {
   ): Promise<void> {
     const { clock, engine, readTimeoutMs, terms } = this.#options;
     const needs = new SnapshotNeeds();
-    const positions = new Map([...databases].map((name) => [name, ZERO_POSITION]));
-    for (const { name, position } of needs.positionMap(engine.databases, databases)) {
-      positions.set(name, position);
-    }
+    // The map is the question, too: it names those that are not here at all.
+    const here = needs.positionMap(engine.databases, databases);
+    const absent = [...databases].filter((name) => !engine.databases.has(name));
     const request = {
       primaryUrl: peerUrl,
-      positions: [...positions].map(([name, position]) => ({ name, position })),
+      positions: [...here, ...absent.map((name) => ({ name, position: ZERO_POSITION }))],
       filter: databases,
       isCatchUp: true,
     };

@@ -215,11 +215,8 @@ export class StreamSession {
   /** Sends until the replica has what the database had when this was called. */
   async #sendDatabase(name: string): Promise<void> {
     const state = this.#options.engine.databases.get(name);
-    if (this.#request.isCatchUp === true) {
-      // Only what comes on top: the other node may be ahead of this one elsewhere.
-      const { position, status } = state ?? { position: ZERO_POSITION, status: "quarantined" };
-      if (status === "quarantined" || position.txid <= this.sentPosition(name).txid) return;
-    }
+    // Only what comes on top: the other node may be ahead of this one elsewhere.
+    if (this.#request.isCatchUp === true && !this.#isAhead(name, state)) return;
     if (state === undefined) {
       this.#positions.delete(name);
       await this.#send(encodeDropDatabase(name));
@@ -233,6 +230,11 @@ export class StreamSession {
       return;
     }
     await this.#catchUp(name, state);
+  }
+
+  #isAhead(name: string, state: DatabaseState | undefined): boolean {
+    if (state === undefined || state.status === "quarantined") return false;
+    return state.position.txid > this.sentPosition(name).txid;
   }
 
   async #catchUp(name: string, state: DatabaseState): Promise<void> {

@@ -45,7 +45,7 @@ function statusOf(node: NodeApi): object {
           },
         }),
     lagMs: Math.round(node.lagMs()),
-    progress: transactionCount(progressOf(node.engine.databases)),
+    progress: transactionCount(progressOf(node.engine.databases.values())),
     databases: [...node.engine.databases.values()]
       .sort((a, b) => (a.name < b.name ? -1 : 1))
       .map((state) => ({

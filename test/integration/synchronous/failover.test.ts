@@ -1,11 +1,12 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { waitFor } from "../../support/cluster.ts";
-import { ElectedCluster } from "../../support/elected-cluster.ts";
+import { cleanUpElectedAfterEach, ElectedCluster } from "../../support/elected-cluster.ts";
 import type { EtcdServer } from "../../support/servers/etcd.ts";
-import { startEtcd } from "../../support/servers/etcd.ts";
+import { etcdLease, startEtcd } from "../../support/servers/etcd.ts";
+import { useServer } from "../../support/servers/use-server.ts";
 import { python, startPython } from "../../support/shell.ts";
 
 const TTL_SECONDS = 2;
@@ -13,25 +14,14 @@ const WAIT_MS = 60_000;
 /** Three nodes start, one of them twice, on a machine that may be busy. */
 const TEST_MS = 300_000;
 
-let etcd: EtcdServer | undefined;
-let cluster: ElectedCluster | undefined;
-
-beforeAll(async () => {
-  etcd = await startEtcd();
-}, 180_000);
-afterAll(async () => await etcd?.process.dispose());
-afterEach(async ({ task }) => {
-  if (task.result?.state === "fail") cluster?.printLogs();
-  await cluster?.dispose();
-  cluster = undefined;
-});
+const etcdServer = useServer(startEtcd);
+cleanUpElectedAfterEach();
 
 async function started(server: EtcdServer): Promise<ElectedCluster> {
   const made = await ElectedCluster.start({
-    lease: ["type: etcd", `etcd: {endpoints: ["${server.url}"], key: KEY, ttl: ${TTL_SECONDS}s}`],
+    lease: etcdLease(server, `${TTL_SECONDS}s`),
     config: "sync: {replicas: majority, nodes: 3, timeout: 20s}",
   });
-  cluster = made;
   const n0 = made.node(0);
   expect((await made.waitForPrimary()).name).toBe("n0");
   await waitFor("both replicas to acknowledge", WAIT_MS, async () => {
@@ -47,6 +37,7 @@ test(
   "the primary dies under load: its successor has every row that was acknowledged, once",
   { timeout: TEST_MS },
   async ({ skip }) => {
+    const etcd = etcdServer();
     if (etcd === undefined) return skip();
     const made = await started(etcd);
     const [n0, n1, n2] = [made.node(0), made.node(1), made.node(2)];
@@ -81,6 +72,7 @@ test(
   "what a majority has acknowledged survives, although the only other one that has it is away",
   { timeout: TEST_MS },
   async ({ skip }) => {
+    const etcd = etcdServer();
     if (etcd === undefined) return skip();
     const made = await started(etcd);
     const [n0, n1, n2] = [made.node(0), made.node(1), made.node(2)];

@@ -39,3 +39,8 @@ export async function startEtcd(): Promise<EtcdServer | undefined> {
   });
   return { url, process: etcd };
 }
+
+/** The lines of the `lease` section for it, see ElectedClusterOptions. */
+export function etcdLease({ url }: EtcdServer, ttl = "2s"): string[] {
+  return ["type: etcd", `etcd: {endpoints: ["${url}"], key: KEY, ttl: ${ttl}}`];
+}

@@ -18,6 +18,21 @@ import { readCapture, stateFiles } from "./captures.ts";
 import { eventually, FakeClock, newEngine, settle, temporaryDirectory } from "./stand-ins.ts";
 import { CLUSTER_ID, ReplicaHarness, serveNode } from "./node-harness.ts";
 
+/** A stream that brings some frames and then nothing more, until it is destroyed and breaks. */
+function hangingStream(frames: readonly Uint8Array[]): OpenedStream {
+  const cut = Promise.withResolvers<undefined>();
+  return {
+    status: 200,
+    clusterId: undefined,
+    body: (async function* () {
+      yield* frames;
+      await cut.promise;
+      throw new Error("reset by peer");
+    })(),
+    destroy: () => cut.resolve(undefined),
+  };
+}
+
 /** A primary that answers every request with the given bytes and then does as it is told. */
 async function recordedPrimary(
   answer: Uint8Array,
@@ -180,23 +195,13 @@ describe("stream client", () => {
     "what arrived before the connection %s is applied, for it may be nowhere else",
     async (how) => {
       const release = Promise.withResolvers<undefined>();
-      const cut = Promise.withResolvers<undefined>();
-      const hangs: OpenedStream = {
-        status: 200,
-        clusterId: undefined,
-        body: (async function* () {
-          yield* [encodeReady(), ...incrementals(2, 10)];
-          await cut.promise;
-          throw new Error("reset by peer");
-        })(),
-        destroy: () => cut.resolve(undefined),
-      };
+      const hangs = hangingStream([encodeReady(), ...incrementals(2, 10)]);
       const replica = new ReplicaHarness({ openStream: () => Promise.resolve(hangs) });
       replica.engine.load("app.db", APP_FILES.slice(0, 1));
       replica.engine.beforeApply = () => release.promise;
       const following = replica.follow("http://primary");
       await settle();
-      if (how === "breaks") cut.resolve(undefined);
+      if (how === "breaks") hangs.destroy();
       else replica.leave.abort();
       await settle();
       release.resolve(undefined);
@@ -213,17 +218,7 @@ describe("stream client", () => {
     "an application that reads keeps what arrived before the connection %s from being applied for so long only",
     async (how, graceMs) => {
       const blocked = Promise.withResolvers<undefined>();
-      const cut = Promise.withResolvers<undefined>();
-      const hangs: OpenedStream = {
-        status: 200,
-        clusterId: undefined,
-        body: (async function* () {
-          yield* [encodeReady(), ...incrementals(2, 10)];
-          await cut.promise;
-          throw new Error("reset by peer");
-        })(),
-        destroy: () => cut.resolve(undefined),
-      };
+      const hangs = hangingStream([encodeReady(), ...incrementals(2, 10)]);
       const clock = new FakeClock();
       const openStream = (): Promise<OpenedStream> => Promise.resolve(hangs);
       const replica = new ReplicaHarness({ clock, openStream, readTimeoutMs: 100_000 });
@@ -237,7 +232,7 @@ describe("stream client", () => {
         isOver = true;
       });
       await settle();
-      if (how === "breaks") cut.resolve(undefined);
+      if (how === "breaks") hangs.destroy();
       else replica.leave.abort();
       await settle();
       clock.advance(graceMs - 1);

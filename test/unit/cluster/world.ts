@@ -165,8 +165,8 @@ export class Candidate {
             isCandidate: options.isCandidate ?? true,
             clusterId: peer.clusterId.current,
             term: peer.terms.current,
-            progress: progressOf(peer.engine.databases),
-            quarantined: quarantinedOf(peer.engine.databases),
+            progress: progressOf(peer.engine.databases.values()),
+            quarantined: quarantinedOf(peer.engine.databases.values()),
           });
         },
         requestHandoff: ({ hostname }, nodeId) => {
