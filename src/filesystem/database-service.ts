@@ -148,7 +148,6 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#writes = new WriteService({
       isPrimary: () => this.#isPrimary,
       mayCommit: () => this.mayCommit(),
-      readersComeUnasked: () => options.lockLink !== undefined,
       entry: (name) => this.#entry(name),
       find: (name) => this.fileSystem.entries.get(name),
       applied: (entry) => this.#applied(entry),

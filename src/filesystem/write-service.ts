@@ -15,8 +15,6 @@ export interface WriteServiceHost {
   isPrimary(): boolean;
   /** Whether commits are accepted at this very moment. */
   mayCommit(): boolean;
-  /** The kernel keeps the locks: readers come without a request, which would be answered in turn. */
-  readersComeUnasked(): boolean;
   /** Made when there is none. */
   entry(name: string): DatabaseEntry;
   find(name: string): DatabaseEntry | undefined;
@@ -120,9 +118,9 @@ export class WriteService {
   }
 
   /**
-   * The answer goes out when the log has it, and does not wait for the readers here. But where these
-   * need not ask for locks, they could look before they are shown what another node knows already:
-   * in WAL mode, where nobody waits for them, they are shown it first.
+   * In WAL mode the readers here are shown it before the answer goes out: whoever is told of his commit
+   * may look here next, and nothing would hold him back. In other modes they wait at a lock of the
+   * daemon's until the file has it, so the log is enough.
    */
   #applyForwarded(id: number, forwarded: ForwardedTransaction): void {
     const entry = this.#host.entry(forwarded.database);
@@ -146,7 +144,7 @@ export class WriteService {
         if (forwarded.isDurable) db.log.sync();
         isCovered = this.#host.mayCommit();
         db.counters.commits++;
-        isShown = !(this.#host.readersComeUnasked() && isLocalWal(db, entry));
+        isShown = !isLocalWal(db, entry);
         // Before the answer: who is told of his commit may ask for the position here next.
         this.#host.publish(entry);
         const { position } = db;
