@@ -51,7 +51,7 @@ class Replay {
 
   #readRecords(segment: OpenFile, name: string): void {
     const bytes = new Uint8Array(RECORD_HEADER_SIZE + LTX_HEADER_SIZE);
-    const sizeBytes = segment.size();
+    const sizeBytes = this.#db.log.recordBytes(name, segment);
     for (let offset = 0; offset < sizeBytes;) {
       const count = segment.readAt(bytes, 0, bytes.length, offset);
       const record = count < RECORD_HEADER_SIZE ? undefined : decodeRecordHeader(bytes, 0);

@@ -5,7 +5,7 @@ import type { Position } from "../lib/position.ts";
 import type { Commit, EncodedCommit } from "./commit.ts";
 import { encodeCommit } from "./commit.ts";
 import type { Database } from "./database.ts";
-import type { LogMark } from "./log/transaction-log.ts";
+import type { LogMark } from "./log/record.ts";
 import { LtxSpool } from "./forwarded-commit.ts";
 import type { Decision, Durability } from "./forwarded-commit.ts";
 import type { FinalOutcome, Outcome } from "./outcome.ts";

@@ -130,13 +130,16 @@ function recover(db: Database, isMounted: boolean): void {
 }
 
 /** The last transaction dropped the database; the crash may have come before the files were gone. */
-function removeLeftovers({ files }: Database): void {
+function removeLeftovers({ files, log }: Database): void {
   const left = (["journal", "wal", "shm", "database"] as const).filter((kind) =>
     files.exists(kind),
   );
+  if (left.length === 0) return;
+  // Or a power cut takes the end of the log, and the database that it goes back to is gone.
+  log.sync();
   for (const kind of left) files.remove(kind);
   // A power cut must not bring back what nobody has committed.
-  if (left.length > 0) files.syncNames();
+  files.syncNames();
 }
 
 /** A file was moved to where there had been no database, and the crash came before its commit. */
@@ -310,7 +313,7 @@ export function eachRecord(
   if (segment === undefined) return;
   const bytes = new Uint8Array(RECORD_HEADER_SIZE + LTX_HEADER_SIZE);
   try {
-    const sizeBytes = segment.size();
+    const sizeBytes = db.log.recordBytes(name, segment);
     for (let offset = 0; offset < sizeBytes;) {
       const count = segment.readAt(bytes, 0, bytes.length, offset);
       const record = count < RECORD_HEADER_SIZE ? undefined : decodeRecordHeader(bytes, 0);

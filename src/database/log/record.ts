@@ -65,6 +65,15 @@ export interface LogState {
   readonly durableTxid: number;
 }
 
+/** Where a log stood, to go back to when what was appended is refused. */
+export interface LogMark {
+  readonly endOffset: number;
+  readonly txid: number;
+  readonly checksumHi: number;
+  readonly checksumLo: number;
+  readonly state: LogState;
+}
+
 const crc = new Crc64();
 
 function writeCrc(view: DataView, bytes: Uint8Array, start: number, end: number): void {

@@ -61,6 +61,8 @@ export function countBytes(segments: readonly Segment[], endOffset: number): num
 
 const EMPTY_STATE: LogState = { pageSize: 0, pageCount: 0, timestampMs: 0, durableTxid: 0 };
 const READ_BYTES = 1024 * 1024;
+/** In which the kernel copies what is written: its smallest page. */
+const PAGE_BYTES = 4096;
 /** What is written before the name of a segment counts: a head, and a mark at most. */
 const SEGMENT_START_BYTES = 2 * STATE_RECORD_SIZE;
 
@@ -173,18 +175,32 @@ function recoverTail(
 
 /**
  * While the machine stayed up, every write is there as far as it came: one that a kill has cut short
- * lacks its end, or, if it was to be a long one, has zeros where its header goes last, or where the
- * end of that header does: it may lie across two pages. Anything else was once complete, and somebody
- * may have been told so.
+ * lacks its end, or has zeros there if space was laid for it, or, if it was to be a long one, has
+ * zeros where its header goes last, or where the end of that header does: it may lie across two pages.
+ * Anything else was once complete, and somebody may have been told so.
  */
 function isDamagedEnd(file: OpenFile, offset: number, sizeBytes: number): boolean {
   const bytes = new Uint8Array(RECORD_HEADER_SIZE);
   if (file.readAt(bytes, 0, bytes.length, offset) < bytes.length) return false;
   const header = decodeRecordHeader(bytes, 0);
   if (header === undefined) return bytes.at(-1) !== 0;
-  const isComplete = offset + RECORD_HEADER_SIZE + header.payloadLength <= sizeBytes;
+  const endOffset = offset + RECORD_HEADER_SIZE + header.payloadLength;
+  if (endOffset > sizeBytes || isCutInLaidSpace(file, offset, endOffset)) return false;
   // A complete record that does not continue the others is what an earlier append has left.
-  return isComplete && readRecord(file, offset, sizeBytes) === undefined;
+  return readRecord(file, offset, sizeBytes) === undefined;
+}
+
+/**
+ * The kernel copies a write page by page, and looks in between whether the process is to die: what
+ * was not copied is still zero, and so is the checksum at the end, or the part of it on the last page.
+ * A complete checksum is never zero, because it carries a flag.
+ */
+function isCutInLaidSpace(file: OpenFile, offset: number, endOffset: number): boolean {
+  const onLastPage = ((endOffset - 1) % PAGE_BYTES) + 1;
+  const bytes = new Uint8Array(Math.min(onLastPage, 8));
+  const start = endOffset - bytes.length;
+  if (start <= offset || file.readAt(bytes, 0, bytes.length, start) < bytes.length) return false;
+  return bytes.every((byte) => byte === 0);
 }
 
 /** What a chain of records leads to. */

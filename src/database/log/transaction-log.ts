@@ -5,8 +5,9 @@ import type { LtxHeader } from "../../ltx/header.ts";
 import type { Position } from "../../lib/position.ts";
 import type { Files, OpenFile } from "../files.ts";
 import { encodeStateRecord, RECORD_KIND, segmentName, STATE_RECORD_SIZE } from "./record.ts";
-import type { FileMark, LogState, RecordKind } from "./record.ts";
+import type { FileMark, LogMark, LogState, RecordKind } from "./record.ts";
 import { markBoot } from "./boot-mark.ts";
+import { LaidSpace } from "./laid-space.ts";
 import { writeReceived } from "./received-record.ts";
 import type { LtxBytes } from "./received-record.ts";
 import { countBytes, countTransactions, NO_LOG, openSegments } from "./recover-log.ts";
@@ -34,6 +35,9 @@ export class TransactionLog {
   /** Bytes of the last segment that hold complete records. */
   #endOffset: number;
   #dirty = false;
+  /** Since the segment was opened or begun. */
+  #wasSynced = false;
+  readonly #laidSpace = new LaidSpace();
   #state: LogState;
   #mark: FileMark | undefined;
   #bytesSinceDurable = 0;
@@ -154,14 +158,7 @@ export class TransactionLog {
     // A segment that was begun and not used says so in its first record.
     const isUnused = this.#endOffset === STATE_RECORD_SIZE && (last?.firstTxid ?? 0) > this.txid;
     if (last === undefined || !(this.isCaughtUp || isUnused)) return undefined;
-    return {
-      segments: this.#segments,
-      endOffset: this.#endOffset,
-      txid: this.txid,
-      checksumHi: this.checksumHi,
-      checksumLo: this.checksumLo,
-      state: this.#state,
-    };
+    return { segments: this.#segments, ...this.#expectedEnd, state: this.#state };
   }
 
   /**
@@ -177,12 +174,7 @@ export class TransactionLog {
   /** Makes the transaction of a writer part of the log. */
   finish(writer: TransactionWriter, header: LtxHeader, postHi: number, postLo: number): void {
     const endOffset = writer.finish(postHi, postLo);
-    this.#advance(header.maxTxid, postHi, postLo, endOffset, {
-      ...this.#state,
-      pageSize: header.pageSize,
-      pageCount: header.commit,
-      timestampMs: header.timestampMs,
-    });
+    this.#advance(header, postHi, postLo, endOffset);
   }
 
   /** Forgets a transaction that was begun or even finished, because its commit was refused. */
@@ -192,6 +184,7 @@ export class TransactionLog {
     this.checksumHi = mark.checksumHi;
     this.checksumLo = mark.checksumLo;
     this.#state = mark.state;
+    this.#laidSpace.forget();
     try {
       this.#openLast().truncate(mark.endOffset);
       this.#isCutOwed = false;
@@ -217,12 +210,7 @@ export class TransactionLog {
     const file = this.#openForAppend();
     const position = { txid: header.maxTxid, checksumHi: postHi, checksumLo: postLo };
     const endOffset = writeReceived(file, this.#endOffset, position, ltx);
-    this.#advance(header.maxTxid, postHi, postLo, endOffset, {
-      ...this.#state,
-      pageSize: header.pageSize,
-      pageCount: header.commit,
-      timestampMs: header.timestampMs,
-    });
+    this.#advance(header, postHi, postLo, endOffset);
   }
 
   /**
@@ -297,10 +285,16 @@ export class TransactionLog {
 
   /** Everything appended so far survives a power cut when this returns. */
   sync(): void {
+    this.#sync("goes-on");
+  }
+
+  /** At its end a segment is not given space for more. */
+  #sync(segment: "goes-on" | "ends"): void {
     if (!this.#dirty) return;
     if (this.#failure !== undefined) throw this.#failure;
     // Not #openForAppend: a full segment is synced before, and because, it is followed by a new one.
     const file = this.#openLast();
+    if (segment === "goes-on") this.#laidSpace.beforeSync(file, this.#endOffset);
     try {
       file.sync();
     } catch (error) {
@@ -308,6 +302,7 @@ export class TransactionLog {
     }
     if (!this.#isPlaceDurable) this.#syncPlace();
     this.#dirty = false;
+    this.#wasSynced = true;
   }
 
   /**
@@ -323,6 +318,7 @@ export class TransactionLog {
       this.onFailed(error);
       throw error;
     }
+    this.#laidSpace.forget();
     this.#closeFile();
     this.onRewritten(name, error);
   }
@@ -383,6 +379,12 @@ export class TransactionLog {
       .map((segment) => path.join(this.#directory, segment.name));
   }
 
+  /** Bytes of a segment that hold records; the newest may be longer. */
+  recordBytes(segmentPath: string, file: OpenFile): number {
+    const isNewest = path.basename(segmentPath) === this.#segments.at(-1)?.name;
+    return isNewest ? this.#endOffset : file.size();
+  }
+
   /** Reads everything again: the directory was exchanged. */
   reopen(directory: string): void {
     this.#closeFile();
@@ -399,6 +401,7 @@ export class TransactionLog {
     this.#isStateOwed = false;
     this.#stray = undefined;
     this.#isBootMarked = false;
+    this.#wasSynced = false;
     this.#bytesSinceDurable = 0;
     this.txid = recovered.txid;
     this.checksumHi = recovered.checksumHi;
@@ -411,19 +414,20 @@ export class TransactionLog {
   }
 
   close(): void {
-    if (this.#dirty && !this.isCaughtUp && this.#failure === undefined) this.sync();
+    if (this.#dirty && !this.isCaughtUp && this.#failure === undefined) this.#sync("ends");
     this.#closeFile();
   }
 
-  #advance(txid: number, hi: number, lo: number, endOffset: number, state: LogState): void {
+  #advance(header: LtxHeader, hi: number, lo: number, endOffset: number): void {
     this.#dirty = true;
     this.isCaughtUp = false;
     this.#bytesSinceDurable += endOffset - this.#endOffset;
     this.#endOffset = endOffset;
-    this.txid = txid;
+    this.txid = header.maxTxid;
     this.checksumHi = hi;
     this.checksumLo = lo;
-    this.#state = state;
+    const { pageSize, commit: pageCount, timestampMs } = header;
+    this.#state = { ...this.#state, pageSize, pageCount, timestampMs };
   }
 
   #appendState(kind: RecordKind, state: LogState): void {
@@ -494,13 +498,16 @@ export class TransactionLog {
     this.#requireUsable();
     if (this.#segments.length > 0) {
       const file = this.#openLast();
+      this.#laidSpace.forget();
       if (file.size() > this.#endOffset) {
         file.truncate(this.#endOffset);
         this.#dirty = true;
       }
       this.#isCutOwed = false;
+      // The process before this one may have cut it, and been killed before it synced that.
+      this.#dirty ||= !this.#wasSynced;
     }
-    this.sync();
+    this.#sync("ends");
     this.#closeFile();
   }
 
@@ -532,6 +539,7 @@ export class TransactionLog {
     const segment = { name, firstTxid, sizeBytes: 0, startTimestampMs: state.timestampMs };
     this.#segments = [...this.#segments.filter((other) => other.name !== name), segment];
     this.#file = file;
+    this.#wasSynced = true;
     this.#endOffset = beginning.length;
     this.txid = position.txid;
     this.checksumHi = position.hi;
@@ -580,16 +588,10 @@ export class TransactionLog {
   }
 
   #closeFile(): void {
-    this.#file?.close();
+    if (this.#file === undefined) return;
+    // Or a segment that is sealed later could have the zeros again after a power cut.
+    if (this.#laidSpace.cut(this.#file, this.#endOffset)) this.#dirty = true;
+    this.#file.close();
     this.#file = undefined;
   }
-}
-
-/** What `truncateTo` needs to undo an append. */
-export interface LogMark {
-  readonly endOffset: number;
-  readonly txid: number;
-  readonly checksumHi: number;
-  readonly checksumLo: number;
-  readonly state: LogState;
 }

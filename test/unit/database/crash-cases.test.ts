@@ -62,6 +62,65 @@ describe("after a power cut", () => {
     expectContent(lost, pager.committed, 512);
   });
 
+  it("and a kill before it, while a database was dropped: it is there or gone, never half", () => {
+    for (let operation = 1; ; operation++) {
+      const first = started("delete");
+      // The log alone must not be enough to make it again.
+      first.db.log.rotateIfOlderThan(Infinity);
+      first.pager.transaction({ pgnos: [2], pageCount: 5 });
+      const before = first.pager.committed;
+      const disk = first.disk.kill();
+      const dropped = open(disk);
+      expect(dropped.log.enforceRetention(Infinity)).toBeGreaterThan(0);
+      const pager = new MiniPager(dropped, new Random(8), { pageSize: 512 });
+      pager.reopen(before, 512);
+      disk.syncAll();
+      disk.cutAt(operation);
+      try {
+        pager.drop();
+        expect(operation).toBeGreaterThan(3);
+        break;
+      } catch (error) {
+        if (!(error instanceof PowerCut)) throw error;
+      }
+      const killed = disk.kill();
+      expect(open(killed).reason).toBe("");
+      for (const after of cuts(killed)) {
+        const db = open(after);
+        expect(db.reason).toBe("");
+        if (db.status !== "deleted") checkContent(db, before, 512);
+      }
+    }
+  });
+
+  it("a segment is as long as it was, which a start had cut and was killed before it synced that", () => {
+    const { disk, db, pager } = started("delete");
+    for (let i = 0; i < 12; i++) {
+      pager.transaction({ pgnos: [2], pageCount: 5 });
+      // So that the next start has nothing to append, which it would sync.
+      db.log.noteDurable(db.log.txid, "now");
+      db.log.sync();
+    }
+    disk.syncAll();
+    const { segment, offsetBytes } = db.log.end;
+    const name = `${DIRECTORY}/log/${segment}`;
+    expect(disk.size(name)).toBeGreaterThan(offsetBytes);
+    const next = disk.powerCut(new Random(1));
+    next.onOperation = (kind, file) => {
+      if (kind !== "sync" || file !== name) return;
+      next.isDead = true;
+      throw new PowerCut("killed");
+    };
+    open(next);
+    expect(next.isDead).toBe(true);
+    const killed = next.kill();
+    expect(killed.size(name)).toBe(offsetBytes);
+    const again = open(killed);
+    again.log.rotateIfOlderThan(Infinity);
+    expect(again.log.end.segment).not.toBe(segment);
+    for (const after of cuts(killed)) expectContent(after, pager.committed, 512);
+  });
+
   for (const synchronous of ["normal", "off"] as const) {
     it(`with ${synchronous}, what is torn is noticed, and else a position with its content`, () => {
       const first = started("delete", synchronous);

@@ -544,6 +544,7 @@ export class MiniPager {
     const size = next.pageCount * this.pageSize;
     if (this.db.files.size("database") > size) this.#truncate("database", size);
     this.#io(() => this.db.endLooseWrites());
+    if (next.pageCount > this.committed.pageCount) this.#fillGaps(pages, next);
     adoptCounter(this, pages, next);
     this.#commit(next);
     return true;
