@@ -41,7 +41,7 @@ import type {
 } from "./messages.ts";
 import type { ShelvedLook } from "./nodes.ts";
 import { Outbox, Retrievals } from "./notifier.ts";
-import type { NotificationGroup } from "./notifier.ts";
+import type { NotificationBatch } from "./notifier.ts";
 import { Retention } from "./retention.ts";
 import { Resting } from "./resting.ts";
 import { SyncService } from "./sync-service.ts";
@@ -54,7 +54,7 @@ export interface ServiceOptions {
   readonly words: Int32Array;
   readonly logger: Logger;
   post(event: MountEvent, transfer: ArrayBuffer[]): void;
-  sendNotifications(groups: NotificationGroup[], batch: number): void;
+  sendNotifications(batch: NotificationBatch): void;
   /** Writes a notification that cannot block; false when the kernel does not know the inode. */
   writeNotification(message: Uint8Array): boolean;
   /** Makes the kernel call `wake` after the requests that are already waiting. */
@@ -129,7 +129,7 @@ export class DatabaseService implements FileSystemHost, DatabaseHost {
     this.#phase = options.data.phase;
     const at = SHARED_COMMIT_DEADLINE_OFFSET_BYTES;
     this.#commitDeadline = new Float64Array(options.words.buffer, at, 1);
-    this.#outbox = new Outbox((groups, batch) => options.sendNotifications(groups, batch));
+    this.#outbox = new Outbox((batch) => options.sendNotifications(batch));
     const retrievals = new Retrievals((message) => options.writeNotification(message));
     const plainDirectory = path.join(dataDirectory, "files");
     this.fileSystem = new LitefsFileSystem(

@@ -13,6 +13,10 @@ interface Deferred {
 export class DeferredAnswers {
   readonly #waiting = new Map<string, Deferred>();
 
+  get isEmpty(): boolean {
+    return this.#waiting.size === 0;
+  }
+
   /** Calls back with the outcome of an operation: at once, or when other nodes have decided. */
   whenFinal(
     { uniqueLo, uniqueHi, pid }: Pick<FuseRequest, "uniqueLo" | "uniqueHi" | "pid">,

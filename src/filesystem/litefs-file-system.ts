@@ -116,8 +116,8 @@ export class LitefsFileSystem implements FuseHandler {
     const plainRequests = new PlainRequests(plain, handles);
     this.#runway = new WalRunway((message) => host.storeNow(message));
     const renames = new Renames(host, names, plain, this.#conversion);
-    const flush = (): void => outbox.flush();
     const deferred = this.#deferred;
+    outbox.isWriteHeld = () => !deferred.isEmpty;
     this.#texts = new TextRequests(handles, kept && host.logger);
     const files = {
       nodes,
@@ -129,7 +129,7 @@ export class LitefsFileSystem implements FuseHandler {
       runway: this.#runway,
       texts: this.#texts,
     };
-    const all = { host, ...files, deferred, flush, locks };
+    const all = { host, ...files, deferred, flush: () => outbox.flush(), locks };
     this.#nameRequests = new NameRequests(all);
     this.#opens = new OpenRequests({ ...all, conversion: this.#conversion });
     this.#plain = plain;

@@ -8,7 +8,7 @@ import type {
 } from "../database/write-engine.ts";
 import type { WaitSettlement } from "../database/sync-engine.ts";
 import type { SyncPolicy } from "../database/sync-policy.ts";
-import type { NotificationGroup } from "./notifier.ts";
+import type { NotificationBatch } from "./notifier.ts";
 import type { LockLinkData } from "./lock-messages.ts";
 import type { Position } from "../lib/position.ts";
 import type {
@@ -186,11 +186,7 @@ export type MountEvent =
   | { readonly type: "result"; readonly id: number; readonly result: MountResult }
   | { readonly type: "failure"; readonly id: number; readonly code: string; readonly text: string }
   /** Notifications for the main thread to write, in order; then `settledBatch` is this batch. */
-  | {
-      readonly type: "notify";
-      readonly groups: readonly NotificationGroup[];
-      readonly batch: number;
-    }
+  | ({ readonly type: "notify" } & NotificationBatch)
   | {
       readonly type: "ended";
       readonly how: "unmounted" | "stopped";

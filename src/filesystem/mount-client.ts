@@ -532,7 +532,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
         this.#calls.take(event.id)?.reject(new LitefsError(event.code, event.text));
         return;
       case "notify":
-        this.#notifications.add(event.groups, event.batch);
+        this.#notifications.add(event);
         return;
       case "ended":
         this.end = { shelf: event.shelf };

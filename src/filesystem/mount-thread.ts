@@ -35,9 +35,9 @@ const service = new DatabaseService({
   logger,
   lockLink: data.lockLink === undefined ? undefined : new LockLink(data.lockLink),
   post: (event: MountEvent, transfer: ArrayBuffer[]) => port.postMessage(event, transfer),
-  sendNotifications: (groups, batch) => {
-    const buffers = groups.flat().map((bytes) => bytes.buffer as ArrayBuffer);
-    port.postMessage({ type: "notify", groups, batch } satisfies MountEvent, buffers);
+  sendNotifications: (batch) => {
+    const buffers = batch.groups.flat().map((bytes) => bytes.buffer as ArrayBuffer);
+    port.postMessage({ type: "notify", ...batch } satisfies MountEvent, buffers);
   },
   writeNotification: (message) => writeNotification(deviceFd, message) === "ok",
   wakeSelf: () => {

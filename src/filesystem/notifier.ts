@@ -9,9 +9,22 @@ const STORE_MAX_BYTES = 512 * 1024;
 const PAGE_BYTES = 4096;
 
 /** Messages that may be written in any order, each of them one write by a thread of the pool. */
-export type NotificationGroup = Uint8Array[];
+type NotificationGroup = Uint8Array[];
 /** What one database has to say must not take all of the pool's threads. */
 const GROUP_MAX = 4;
+/** Above this the copying, and not the way to another thread and back, is what takes the time. */
+const PROMPT_MAX_BYTES = 64 * 1024;
+
+/** Notifications for the main thread to write, in order. */
+export interface NotificationBatch {
+  readonly groups: NotificationGroup[];
+  readonly batch: number;
+  /**
+   * They wait for nothing but this thread's next answers, if at all, and are few: whoever gets them
+   * need not hand them to another thread.
+   */
+  readonly isPrompt: boolean;
+}
 
 /**
  * The outbox of notifications to the kernel. The mount thread fills it and never writes STORE and
@@ -20,21 +33,27 @@ const GROUP_MAX = 4;
  */
 export class Outbox {
   #batch: NotificationGroup[] = [];
+  /** Of the batch; infinite if some message in it may wait for another node. */
+  #promptBytes = 0;
   #sentBatches = 0;
   #settledBatches = 0;
   readonly #settling: { readonly batch: number; readonly resume: () => void }[] = [];
-  readonly #send: (groups: NotificationGroup[], batch: number) => void;
+  readonly #send: (batch: NotificationBatch) => void;
+  /** Whether the answer to some WRITE waits for other nodes, and the page in it is locked so long. */
+  isWriteHeld: () => boolean = () => false;
 
-  constructor(send: (groups: NotificationGroup[], batch: number) => void) {
+  constructor(send: (batch: NotificationBatch) => void) {
     this.#send = send;
   }
 
-  push(message: Uint8Array): void {
+  push(message: Uint8Array, isPrompt: boolean = false): void {
+    this.#promptBytes += isPrompt ? message.length : Infinity;
     this.#batch.push([message]);
   }
 
   /** Written at the same time as the message before it. */
-  pushAhead(message: Uint8Array): void {
+  pushAhead(message: Uint8Array, isPrompt: boolean): void {
+    this.#promptBytes += isPrompt ? message.length : Infinity;
     const group = this.#batch.at(-1);
     if (group !== undefined && group.length < GROUP_MAX) group.push(message);
     else this.#batch.push([message]);
@@ -53,8 +72,10 @@ export class Outbox {
   flush(): void {
     if (this.#batch.length === 0) return;
     this.#sentBatches++;
-    this.#send(this.#batch, this.#sentBatches);
+    const isPrompt = this.#promptBytes <= PROMPT_MAX_BYTES && !this.isWriteHeld();
+    this.#send({ groups: this.#batch, batch: this.#sentBatches, isPrompt });
     this.#batch = [];
+    this.#promptBytes = 0;
   }
 
   /** The main thread has written all batches up to this one. */
@@ -116,11 +137,13 @@ export class EntryCache implements KernelCache {
   }
 
   store(kind: FileKind, offsetBytes: number, data: Uint8Array): void {
-    this.#store(kind, offsetBytes, data, (message) => this.#outbox.push(message));
+    const isPrompt = isLockedBriefly(kind);
+    this.#store(kind, offsetBytes, data, (message) => this.#outbox.push(message, isPrompt));
   }
 
   storeAhead(kind: FileKind, offsetBytes: number, data: Uint8Array): void {
-    this.#store(kind, offsetBytes, data, (message) => this.#outbox.pushAhead(message));
+    const isPrompt = isLockedBriefly(kind);
+    this.#store(kind, offsetBytes, data, (message) => this.#outbox.pushAhead(message, isPrompt));
   }
 
   #store(
@@ -170,4 +193,13 @@ export class EntryCache implements KernelCache {
   settled(then: () => void): void {
     this.#outbox.settled(then);
   }
+}
+
+/**
+ * The kernel's pages of a WAL and its index are locked by READ and WRITE only, and while the daemon has
+ * something to show there it holds SQLite's WRITE lock: no commit can wait for other nodes there. Those
+ * of a database file are also locked while it is truncated, written back or mapped by whoever likes.
+ */
+function isLockedBriefly(kind: FileKind): boolean {
+  return kind === "wal" || kind === "shm";
 }

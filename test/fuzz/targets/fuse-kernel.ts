@@ -73,7 +73,7 @@ export class FuseWithoutKernel {
   constructor(isPrimary: boolean) {
     const engineHost = new FuzzHost(isPrimary);
     const disk = new SmallDisk();
-    const outbox: Outbox = new Outbox((_messages, batch) => {
+    const outbox: Outbox = new Outbox(({ batch }) => {
       this.#settle = (): void => outbox.confirm(batch);
     });
     const host: Partial<FileSystemHost> = {
