@@ -8,6 +8,7 @@ import {
   RECORD_HEADER_SIZE,
   RECORD_KIND,
 } from "../database/log/record.ts";
+import { isCutInLaidSpace } from "../database/log/recover-log.ts";
 import { LitefsError } from "../lib/errors.ts";
 import { halvesToBigint } from "../ltx/crc64.ts";
 import { formatLtxFilename } from "../ltx/filename.ts";
@@ -85,13 +86,14 @@ function readSegment(
     if (record === undefined) break;
     const offsetBytes = offset + RECORD_HEADER_SIZE;
     const lengthBytes = record.payloadLength;
-    if (offsetBytes + lengthBytes > sizeBytes) break;
+    const endOffset = offsetBytes + lengthBytes;
+    if (endOffset > sizeBytes || isCutInLaidSpace(file, offset, endOffset, sizeBytes)) break;
     if (record.kind === RECORD_KIND.transaction) {
       const header = decodeHeader(bytes, RECORD_HEADER_SIZE);
       transactions.push({ header, segment, offsetBytes, lengthBytes });
     }
     end = { txid: record.txid, checksum: halvesToBigint(record.checksumHi, record.checksumLo) };
-    offset = offsetBytes + lengthBytes;
+    offset = endOffset;
   }
   return end;
 }

@@ -50,6 +50,8 @@ export function* checkpointLocalWal(
     try {
       // What came meanwhile may have been checkpointed without a sync.
       if (store.frames.unwritten.size > 0 || db.log.txid !== txid) return false;
+      // He would go on writing behind what is started over here; he needs none of these locks.
+      if (locks.isHeldExclusively()) return false;
       db.log.noteDurable(db.log.txid, "now");
       removeObsoleteSnapshots(db);
       yield* local.restart();

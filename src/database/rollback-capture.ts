@@ -426,12 +426,10 @@ export class RollbackCapture {
     const mark = log.mark();
     const changed = appendCommit(store, log, this.#db.newCommit(dirty, pageCount, NO_WAL_RANGE));
     if (!changed) {
-      // What was written and taken back is in no log.
+      // What was written and taken back is in no log, nor may the log still have it after a power cut.
       files.syncDatabase();
-      if (log.isLoose) {
-        log.sync();
-        log.noteDurable(log.txid, "now");
-      }
+      log.sync();
+      if (log.isLoose) log.noteDurable(log.txid, "now");
       end();
       return;
     }

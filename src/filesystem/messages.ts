@@ -187,6 +187,8 @@ export type MountEvent =
   | { readonly type: "failure"; readonly id: number; readonly code: string; readonly text: string }
   /** Notifications for the main thread to write, in order; then `settledBatch` is this batch. */
   | ({ readonly type: "notify" } & NotificationBatch)
+  /** The thread cannot go on, and refuses everything until the mount is aborted. */
+  | { readonly type: "failed"; readonly error: unknown }
   | {
       readonly type: "ended";
       readonly how: "unmounted" | "stopped";

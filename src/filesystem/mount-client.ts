@@ -136,13 +136,13 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
       this.#wake();
     },
     (error) => this.#cannotNotify(error),
+    () => !this.#stopping && !this.#dead,
   );
   #stopping = false;
   #dead = false;
 
   constructor(options: MountClientOptions) {
     this.#options = options;
-    // Whoever starts as the primary has no lease that ends, until he is told otherwise.
     this.#commitDeadline[0] = options.role.isPrimary ? Infinity : -Infinity;
   }
 
@@ -225,6 +225,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
   }
 
   #fatal(error: unknown): void {
+    if (this.#dead) return;
     this.#dead = true;
     const failure = error instanceof Error ? error : new Error(String(error));
     this.#rejectAll(failure);
@@ -533,6 +534,9 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
         return;
       case "notify":
         this.#notifications.add(event);
+        return;
+      case "failed":
+        this.#fatal(event.error);
         return;
       case "ended":
         this.end = { shelf: event.shelf };

@@ -6,6 +6,7 @@ import { createLogSink } from "../lib/log-sink.ts";
 import { IdlePolling } from "../fuse/idle-polling.ts";
 import { RequestCounts } from "../fuse/request-counts.ts";
 import { FuseSession } from "../fuse/session.ts";
+import type { FuseSessionEnd } from "../fuse/session.ts";
 import { allowsSpinning } from "../fuse/spare-processors.ts";
 import { writeNotification } from "../fuse/notify.ts";
 import { wakeMessage } from "../fuse/wake.ts";
@@ -83,7 +84,14 @@ port.once("message", (request: MountRequest) => {
     requestCounts: new RequestCounts(data.shared, SHARED_REQUEST_COUNTS_OFFSET_BYTES),
   });
   service.onStop = () => session.stop();
-  const how = session.run();
+  let how: FuseSessionEnd;
+  try {
+    how = session.run();
+  } catch (error) {
+    port.postMessage({ type: "failed", error } satisfies MountEvent);
+    session.refuseAll(() => Atomics.load(words, SHARED.stop) === 1);
+    throw error;
+  }
   const shelf = service.close();
   port.postMessage({ type: "ended", how, shelf } satisfies MountEvent);
   port.close();

@@ -14,15 +14,24 @@ const NAME_PAUSE_MS = 50;
 export class NotificationWriter {
   readonly #settled: (batch: number) => void;
   readonly #failed: (error: unknown) => void;
+  readonly #isServed: () => boolean;
   #queue: Promise<void> = Promise.resolve();
   /** Batches in the queue. */
   #queued = 0;
   #deviceFd = -1;
 
-  /** `settled` is told of each batch that has reached the kernel, in order. */
-  constructor(settled: (batch: number) => void, failed: (error: unknown) => void) {
+  /**
+   * `settled` is told of each batch that has reached the kernel, in order. `isServed`: the mount thread
+   * answers whatever this thread may wait for.
+   */
+  constructor(
+    settled: (batch: number) => void,
+    failed: (error: unknown) => void,
+    isServed: () => boolean,
+  ) {
     this.#settled = settled;
     this.#failed = failed;
+    this.#isServed = isServed;
   }
 
   serve(deviceFd: number): void {
@@ -30,7 +39,7 @@ export class NotificationWriter {
   }
 
   add(batch: NotificationBatch): void {
-    if (batch.isPrompt && this.#queued === 0) {
+    if (batch.isPrompt && this.#queued === 0 && this.#isServed()) {
       this.#writeNow(batch);
       return;
     }

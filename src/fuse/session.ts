@@ -100,6 +100,22 @@ export class FuseSession extends FuseReplies {
     this.#stopRequested = true;
   }
 
+  /**
+   * For a handler that has failed: blocks until the mount has ended, or something comes when `isOver`,
+   * and refuses everything meanwhile. Whoever waits for an answer may hold a page that the thread which
+   * is to abort the mount waits for.
+   */
+  refuseAll(isOver: () => boolean): void {
+    const reader = this.#reader;
+    const { request } = reader;
+    for (let length = reader.receive(); length > 0; length = reader.receive()) {
+      request.decodeHeader(length);
+      const { uniqueLo, uniqueHi, opcode } = request;
+      if (hasReply(opcode)) this.replyError(uniqueLo, uniqueHi, EIO);
+      if (isOver()) return;
+    }
+  }
+
   #serve(request: RequestBuffer): void {
     const { uniqueLo, uniqueHi, opcode } = request;
     try {

@@ -111,7 +111,7 @@ exec:
 test("exec: a signal waits for the command that runs, whichever it is, and nothing follows", async () => {
   const node = await single(`
 exec:
-  - cmd: "sh -c 'trap true TERM; echo READY; i=0; while [ $i -lt 10 ]; do sleep 0.1; i=$((i+1)); done; touch $MOUNT/done; echo DONE'"
+  - cmd: "sh -c 'trap true TERM; echo READY; for n in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done; touch $MOUNT/done; echo DONE'"
   - cmd: "sh -c 'echo NEVER'"`);
   node.launch([], { ...process.env, MOUNT: node.mountPoint });
   await node.waitForLog(/^READY$/m);

@@ -4,10 +4,11 @@ import type { OpenFile } from "../files.ts";
 const SMALL_MAX_BYTES = 64 * 1024;
 /** A database that is written now and then need not have it. */
 const SYNCS_BEFORE_LAYING = 8;
-const LAID_BYTES = 256 * 1024;
+/** As much as the log has, so that those of thousands of databases do not fill the disk with it. */
+const MAX_LAID_BYTES = 256 * 1024;
 /** What could not be laid, on a full disk for instance, is not tried again before so many syncs. */
 const SYNCS_BEFORE_RETRY = 1000;
-const ZEROS = new Uint8Array(LAID_BYTES);
+const ZEROS = new Uint8Array(MAX_LAID_BYTES);
 
 /**
  * Zeros behind the last record of a log, ahead of what is going to be appended. A sync of bytes that
@@ -31,9 +32,10 @@ export class LaidSpace {
     if (endOffset <= this.#laidTo) return;
     this.#laidTo = 0;
     if (this.#smallSyncs < SYNCS_BEFORE_LAYING) return;
-    this.#laidTo = endOffset + LAID_BYTES;
+    const laidBytes = Math.min(MAX_LAID_BYTES, endOffset);
+    this.#laidTo = endOffset + laidBytes;
     try {
-      file.writeAt(ZEROS, 0, LAID_BYTES, endOffset);
+      file.writeAt(ZEROS, 0, laidBytes, endOffset);
     } catch {
       // The log does without. If the disk is bad, the sync that follows says so.
       this.#smallSyncs = -SYNCS_BEFORE_RETRY;
@@ -43,7 +45,6 @@ export class LaidSpace {
   /** The file was cut, or exchanged for another. */
   forget(): void {
     this.#laidTo = 0;
-    this.#syncedTo = 0;
   }
 
   /**
@@ -51,6 +52,7 @@ export class LaidSpace {
    * bring it back until the file is synced.
    */
   cut(file: OpenFile, endOffset: number): boolean {
+    this.#smallSyncs = Math.min(this.#smallSyncs, 0);
     if (this.#laidTo === 0) return false;
     this.forget();
     try {

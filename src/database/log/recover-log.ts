@@ -63,6 +63,8 @@ const EMPTY_STATE: LogState = { pageSize: 0, pageCount: 0, timestampMs: 0, durab
 const READ_BYTES = 1024 * 1024;
 /** In which the kernel copies what is written: its smallest page. */
 const PAGE_BYTES = 4096;
+/** With which a header and an LTX file end. */
+const CHECKSUM_BYTES = 8;
 /** What is written before the name of a segment counts: a head, and a mark at most. */
 const SEGMENT_START_BYTES = 2 * STATE_RECORD_SIZE;
 
@@ -112,7 +114,9 @@ function listSegments(files: Files, directory: string): Segment[] {
     const { sizeBytes, head } = readHead(files, file);
     // A segment whose head never became durable holds nothing; it was being started at a crash.
     if (head === undefined) {
-      if (sizeBytes > SEGMENT_START_BYTES) {
+      // A kill leaves nothing of it, or what came before its end; only a power cut leaves it torn.
+      const isTorn = lastBoot(files, directory) !== "this" || sizeBytes < STATE_RECORD_SIZE;
+      if (sizeBytes > SEGMENT_START_BYTES || !isTorn) {
         throw damaged(directory, name, "its first record is unreadable");
       }
       files.remove(file);
@@ -183,21 +187,39 @@ function isDamagedEnd(file: OpenFile, offset: number, sizeBytes: number): boolea
   const bytes = new Uint8Array(RECORD_HEADER_SIZE);
   if (file.readAt(bytes, 0, bytes.length, offset) < bytes.length) return false;
   const header = decodeRecordHeader(bytes, 0);
-  if (header === undefined) return bytes.at(-1) !== 0;
+  if (header === undefined) return !endsInZeros(file, offset, offset + RECORD_HEADER_SIZE);
   const endOffset = offset + RECORD_HEADER_SIZE + header.payloadLength;
-  if (endOffset > sizeBytes || isCutInLaidSpace(file, offset, endOffset)) return false;
+  if (endOffset > sizeBytes || isCutInLaidSpace(file, offset, endOffset, sizeBytes)) return false;
   // A complete record that does not continue the others is what an earlier append has left.
   return readRecord(file, offset, sizeBytes) === undefined;
 }
 
 /**
+ * Whether a record whose header is there was cut short by a kill, in space that was laid for it: it
+ * ends in zeros, and there is nothing else behind it.
+ */
+export function isCutInLaidSpace(
+  file: OpenFile,
+  offset: number,
+  endOffset: number,
+  sizeBytes: number,
+): boolean {
+  if (endOffset >= sizeBytes || !endsInZeros(file, offset, endOffset)) return false;
+  const chunk = new Uint8Array(64 * 1024);
+  for (let at = endOffset; at < sizeBytes; at += chunk.length) {
+    const count = file.readAt(chunk, 0, chunk.length, at);
+    if (chunk.subarray(0, count).some((byte) => byte !== 0)) return false;
+  }
+  return true;
+}
+
+/**
  * The kernel copies a write page by page, and looks in between whether the process is to die: what
  * was not copied is still zero, and so is the checksum at the end, or the part of it on the last page.
- * A complete checksum is never zero, because it carries a flag.
  */
-function isCutInLaidSpace(file: OpenFile, offset: number, endOffset: number): boolean {
+function endsInZeros(file: OpenFile, offset: number, endOffset: number): boolean {
   const onLastPage = ((endOffset - 1) % PAGE_BYTES) + 1;
-  const bytes = new Uint8Array(Math.min(onLastPage, 8));
+  const bytes = new Uint8Array(Math.min(onLastPage, CHECKSUM_BYTES));
   const start = endOffset - bytes.length;
   if (start <= offset || file.readAt(bytes, 0, bytes.length, start) < bytes.length) return false;
   return bytes.every((byte) => byte === 0);

@@ -185,6 +185,8 @@ export class TransactionLog {
     this.checksumLo = mark.checksumLo;
     this.#state = mark.state;
     this.#laidSpace.forget();
+    // Until the cut is synced a power cut brings back what was refused, or the zeros behind it.
+    this.#dirty = true;
     try {
       this.#openLast().truncate(mark.endOffset);
       this.#isCutOwed = false;

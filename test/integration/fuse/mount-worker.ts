@@ -17,7 +17,19 @@ const handler = new MemoryFileSystem(report, () => {
   const command: unknown = receiveMessageOnPort(commands)?.message;
   report({ kind: "wake", command });
   if (command === "stop") session.stop();
+  if (command === "fail") throw new Error("a mistake of the handler's");
 });
 const session = new FuseSession({ fd, handler, logger: silentLogger, posixLocks, spinMs });
-report({ kind: "end", reason: session.run() });
+report({ kind: "end", reason: run() });
 commands.close();
+
+/** As the mount thread does. */
+function run(): string {
+  try {
+    return session.run();
+  } catch (error) {
+    report({ kind: "failed", text: String(error) });
+    session.refuseAll(() => false);
+    return "aborted";
+  }
+}

@@ -32,6 +32,17 @@ test("a mount that stays busy is detached, and ends with its last file", async (
   expect(await fs.event("end")).toEqual({ kind: "end", reason: "unmounted" });
 });
 
+test("when the handler has failed everything is refused, and nobody waits until the abort", async () => {
+  const fs = await TestMount.start();
+  await writeFile(fs.path("a"), "there");
+  await fs.wake("fail");
+  expect((await fs.event("failed"))["text"]).toContain("a mistake of the handler's");
+  await expect(readFile(fs.path("not-looked-up-yet"))).rejects.toMatchObject({ code: "EIO" });
+  await expect(writeFile(fs.path("b"), "new")).rejects.toMatchObject({ code: "EIO" });
+  await fs.mount.abort();
+  expect(await fs.event("end")).toEqual({ kind: "end", reason: "aborted" });
+});
+
 test("abort frees a process that waits, and ends the session", async () => {
   const fs = await TestMount.start();
   const program = `import errno, fcntl, sys

@@ -1,11 +1,29 @@
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
 import { describe, expect, it } from "vitest";
+import { checkLog } from "../../../src/cli/check-log.ts";
+import { RECORD_HEADER_SIZE } from "../../../src/database/log/record.ts";
 import { reopenDatabase } from "../../../src/database/recover.ts";
 import { FakeDisk, Random, systemError } from "./support/fake-disk.ts";
 import { checkConsistent, checkContent, DIRECTORY, open, readAll } from "./support/harness.ts";
-import { MiniPager } from "./support/mini-pager.ts";
+import { IoFailure, MiniPager } from "./support/mini-pager.ts";
+import type { Position } from "../../../src/lib/position.ts";
 
 const SEGMENT = `${DIRECTORY}/log/0000000000000001.seg`;
 const PAGE_SIZE = 4096;
+
+/** What `litefs check` says of the log. */
+function checkedLog(disk: FakeDisk, position: Position): readonly string[] {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-laid-"));
+  try {
+    fs.mkdirSync(path.join(directory, "log"));
+    fs.writeFileSync(path.join(directory, "log", path.basename(SEGMENT)), disk.content(SEGMENT));
+    return checkLog(directory, position).problems;
+  } finally {
+    fs.rmSync(directory, { recursive: true });
+  }
+}
 
 /** A database whose application syncs each commit. */
 function written(count = 12) {
@@ -41,8 +59,37 @@ describe("space laid behind a log that is synced often", () => {
   });
 
   it("is not there for a database that is written now and then", () => {
-    const { disk, db } = written(3);
+    const { disk, db, commit } = written(3);
     expect(disk.size(SEGMENT)).toBe(db.log.end.offsetBytes);
+    for (let i = 0; i < 12; i++) commit();
+    expect(disk.size(SEGMENT)).toBeGreaterThan(db.log.end.offsetBytes);
+    // Nobody has it open between one commit and the next.
+    for (let i = 0; i < 12; i++) {
+      db.log.release();
+      commit();
+      expect(disk.size(SEGMENT)).toBe(db.log.end.offsetBytes);
+    }
+  });
+
+  it("is no more than the log has", () => {
+    const { disk, db, commit } = written(0);
+    for (let i = 0; i < 100; i++) {
+      commit();
+      expect(disk.size(SEGMENT)).toBeLessThanOrEqual(2 * db.log.end.offsetBytes);
+    }
+  });
+
+  it("does not come back behind a segment after a commit that was refused", () => {
+    const { disk, db, pager } = written();
+    disk.failAt(1, "ENOSPC", (file, kind) => kind === "write" && file === SEGMENT);
+    expect(() => pager.transaction({ pgnos: [2, 3], pageCount: 3 })).toThrow(IoFailure);
+    disk.recover();
+    db.log.rotateIfOlderThan(Infinity);
+    for (let seed = 1; seed < 60; seed++) {
+      const after = open(disk.powerCut(new Random(seed)));
+      expect(after.reason).toBe("");
+      expect(after.position).toEqual(db.position);
+    }
   });
 
   it("is nothing to whoever reads the log, and gone after a start", () => {
@@ -85,7 +132,7 @@ describe("space laid behind a log that is synced often", () => {
     const end = db.log.end.offsetBytes;
     expect(disk.size(SEGMENT)).toBeGreaterThan(end);
     const whole = disk.content(SEGMENT);
-    for (let at = start; at < end; at += 97) {
+    for (let at = start; at < end; at += at < start + 40 ? 1 : 97) {
       const flipped = whole.slice();
       flipped[at] = flipped[at]! ^ 1;
       const next = disk.kill();
@@ -94,6 +141,20 @@ describe("space laid behind a log that is synced often", () => {
       expect([at, after.status]).toEqual([at, "quarantined"]);
       expect(after.reason).toContain("is damaged");
     }
+  });
+
+  it("does not hide it where the checksum of the record's header happens to end in a zero", () => {
+    const { disk, db, commit } = written();
+    let start = 0;
+    do {
+      start = db.log.end.offsetBytes;
+      commit();
+    } while (disk.content(SEGMENT)[start + RECORD_HEADER_SIZE - 1] !== 0);
+    const flipped = disk.content(SEGMENT);
+    flipped[start + 20] = flipped[start + 20]! ^ 1;
+    const next = disk.kill();
+    next.put(SEGMENT, flipped);
+    expect(open(next).reason).toContain("is damaged");
   });
 
   it("shows where a kill has cut the last record, which nobody was told of", () => {
@@ -110,10 +171,12 @@ describe("space laid behind a log that is synced often", () => {
       const next = disk.kill();
       next.put(SEGMENT, cut);
       next.put(`${DIRECTORY}/wal`, new Uint8Array(0));
+      expect(checkedLog(next, position)).toEqual([]);
       const after = open(next);
       expect([after.reason, after.position]).toEqual(["", position]);
       checkContent(after, before, PAGE_SIZE);
     }
+    expect(checkedLog(disk.kill(), db.position)).toEqual([]);
   });
 
   it("is not needed: where there is no room for it commits go on", () => {

@@ -1,6 +1,10 @@
 import { describe, expect, it } from "vitest";
+import { checkpointLocalWal } from "../../../src/database/checkpoint.ts";
 import type { Database } from "../../../src/database/database.ts";
+import { LocalWal } from "../../../src/database/local-wal.ts";
+import { SHARED_FIRST } from "../../../src/sqlite/locks.ts";
 import { FakeDisk, Random } from "./support/fake-disk.ts";
+import { FakeKernel, FakeLocks, finish } from "./support/fake-mount.ts";
 import {
   applyTo,
   checkConsistent,
@@ -237,4 +241,27 @@ describe("a database that is dropped", () => {
     checkContent(again, next.committed, 1024);
     expect(contentOf(open(disk.kill())).pageCount).toBe(2);
   });
+});
+
+it("a WAL is not started over under one who came meanwhile with locking_mode=EXCLUSIVE", () => {
+  const disk = new FakeDisk();
+  disk.mkdir("/data/dbs");
+  const db = open(disk);
+  const pager = new MiniPager(db, new Random(5), { pageSize: 512 });
+  pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });
+  pager.changeMode("wal");
+  pager.transaction({ pgnos: [2], pageCount: 3 });
+  const locks = new FakeLocks();
+  const kernel = new FakeKernel();
+  db.kernel = kernel;
+  // While the daemon waits for the kernel; such a connection takes no lock of the wal-index.
+  kernel.onSettling = () => locks.block("database", SHARED_FIRST);
+  const before = db.wal.header;
+  expect(finish(checkpointLocalWal(db, new LocalWal(db, locks), locks))).toBe(false);
+  expect(db.wal.header).toEqual(before);
+  kernel.onSettling = () => undefined;
+  pager.transaction({ pgnos: [3], pageCount: 3 });
+  checkContent(db, pager.committed, 512);
+  locks.release();
+  expect(finish(checkpointLocalWal(db, new LocalWal(db, locks), locks))).toBe(true);
 });

@@ -82,11 +82,11 @@ describe("what may be written without the thread pool", () => {
 });
 
 describe("the writer", () => {
-  function writer(): {
-    file: string;
-    settled: number[];
-    failed: unknown[];
-    to: NotificationWriter;
+  function writer(isServed = true): {
+    readonly file: string;
+    readonly settled: number[];
+    readonly failed: unknown[];
+    readonly to: NotificationWriter;
   } {
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), "litefs-notify-"));
     const file = path.join(directory, "device");
@@ -100,6 +100,7 @@ describe("the writer", () => {
     const to = new NotificationWriter(
       (batch) => settled.push(batch),
       (error) => failed.push(error),
+      () => isServed,
     );
     to.serve(fd);
     return { file, settled, failed, to };
@@ -131,6 +132,13 @@ describe("the writer", () => {
     to.add(batch(3, true));
     expect(settled).toEqual([1, 2, 3]);
     expect(order(file)).toEqual(["wal 1", "shm 1", "wal 2", "shm 2", "wal 3", "shm 3"]);
+  });
+
+  test("waits in the thread pool when nobody answers the kernel any more", async () => {
+    const { settled, to } = writer(false);
+    to.add(batch(1, true));
+    expect(settled).toEqual([]);
+    await expect.poll(() => settled).toEqual([1]);
   });
 
   test("tells of a kernel that takes nothing, and does not say that it is done", () => {

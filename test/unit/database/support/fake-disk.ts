@@ -169,6 +169,16 @@ class Inode {
   }
 }
 
+/**
+ * How much of a write is there that has failed in its middle. What is written over changes page by
+ * page, as in the kernel's cache; at the end of a file any byte may be the last.
+ */
+function halfOf(offset: number, length: number, sizeBytes: number): number {
+  const half = length >> 1;
+  if (offset >= sizeBytes) return half;
+  return Math.max(0, offset + half - ((offset + half) % CHUNK) - offset);
+}
+
 type Node = Inode | Directory;
 interface NameChange {
   readonly set: readonly (readonly [name: string, node: Node | undefined])[];
@@ -403,7 +413,8 @@ export class FakeDisk implements Files {
         } catch (error) {
           // Some of it may be there all the same.
           if (wasDead) throw error;
-          inode.change({ kind: "write", data: bytes.subarray(0, length >> 1), offset });
+          const lengthBytes = halfOf(offset, length, inode.live.size);
+          inode.change({ kind: "write", data: bytes.subarray(0, lengthBytes), offset });
           throw error;
         }
         inode.change({ kind: "write", data: bytes, offset });
