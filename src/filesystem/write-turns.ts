@@ -270,6 +270,7 @@ export class WriteTurns implements Turns {
     this.door.endAdmission();
     this.#writer = { ownerLo, ownerHi, thread, placeMs: this.door.endPlace(request) };
     this.#entry.local.forgetIndex();
+    this.#queue.noteTurnHere();
     if (!this.#host.isPrimary()) {
       this.#isWriting = true;
       this.#hasCommitted = false;
@@ -388,7 +389,7 @@ export class WriteTurns implements Turns {
 
   #serveAsPrimary(): void {
     if (this.#host.isHeldBack()) return;
-    for (let turn = this.#queue.first; turn !== undefined; turn = this.#queue.first) {
+    for (let turn = this.#queue.next; turn !== undefined; turn = this.#queue.next) {
       if (this.#loan !== undefined) return;
       if (isKnock(turn)) {
         if (!this.#tryEnter(turn)) return;

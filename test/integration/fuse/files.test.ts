@@ -86,7 +86,7 @@ test("a system error of the handler reaches the caller, any other ends the sessi
   const fs = await TestMount.start();
   await expect(stat(fs.path("throw-enospc"))).rejects.toMatchObject({ code: "ENOSPC" });
   expect(await readFile(fs.path("pin"), "utf8")).toBe("");
-  expect(fs.events("crash")).toEqual([]);
+  expect(fs.events("failed")).toEqual([]);
   await expect(stat(fs.path("throw-bug"))).rejects.toMatchObject({ code: "EIO" });
-  expect(await fs.event("crash")).toMatchObject({ error: "Error: a bug" });
+  expect(await fs.event("failed")).toMatchObject({ text: "Error: a bug" });
 });

@@ -99,6 +99,34 @@ test("nodes and applications take turns in the order they came", () => {
   expect(lent).toEqual(["1 lent", "2 lent", "3 lent"]);
 });
 
+test("applications of the primary take turns among themselves for as long as another node would", () => {
+  stopClock();
+  const { entry, answers, lent, lend, request, knock } = primary("shm");
+  const leave = (unique: number): void => {
+    entry.node("shm").locks.releaseOwner(unique, 0);
+    entry.released();
+  };
+  lend("1");
+  expect(request(10)).toBeUndefined();
+  lend("2");
+  entry.turns.endLoan("1");
+  expect(answers).toEqual(["10 granted"]);
+  // He comes after the other node, and his turn is before.
+  expect(request(11)).toBe("busy");
+  vi.advanceTimersByTime(10);
+  expect(knock(11)).toBe(false);
+  leave(10);
+  expect([lent, answers]).toEqual([["1 lent"], ["10 granted", "11 granted"]]);
+  expect(request(11)).toBe("granted");
+  expect(request(12)).toBe("busy");
+  vi.advanceTimersByTime(20);
+  expect(knock(12)).toBe(false);
+  leave(11);
+  expect([lent, answers.slice(2)]).toEqual([["1 lent", "2 lent"], []]);
+  entry.turns.endLoan("2");
+  expect(answers.slice(2)).toEqual(["12 granted"]);
+});
+
 test("who was told SQLITE_BUSY waits at the door, without a lock, and has his turn", () => {
   const { entry, events, answers, lent, lend, request, knock } = primary();
   lend("1");
