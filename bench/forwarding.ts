@@ -120,8 +120,7 @@ async function measureRoundTripMs(): Promise<number> {
   return quantile(tookMs, 0.5);
 }
 
-async function measureDistance(mode: string): Promise<void> {
-  const roundTripMs = await measureRoundTripMs();
+async function measureDistance(mode: string, roundTripMs: number): Promise<void> {
   await withCluster(mode, { replicas: 1, proxies: true }, async (cluster, go) => {
     await cluster.proxy.set({ latencyMs: LATENCY_MS });
     const writing = write(cluster.replica, go, mode);
@@ -138,7 +137,8 @@ async function measureDistance(mode: string): Promise<void> {
   });
 }
 
+const roundTripMs = await measureRoundTripMs();
 for (const mode of ["WAL", "DELETE"]) {
   await measureContention(mode);
-  await measureDistance(mode);
+  await measureDistance(mode, roundTripMs);
 }

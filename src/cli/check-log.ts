@@ -10,7 +10,7 @@ import {
   STATE_PAYLOAD_SIZE,
 } from "../database/log/record.ts";
 import type { RecordHeader } from "../database/log/record.ts";
-import { isCutInLaidSpace } from "../database/log/recover-log.ts";
+import { isCutShort } from "../database/log/recover-log.ts";
 import { readLtxFile } from "../database/ltx-to-file.ts";
 import { errorText, FormatError } from "../lib/errors.ts";
 import { formatPosition, positionsEqual, ZERO_POSITION } from "../lib/position.ts";
@@ -85,8 +85,7 @@ function checkSegment(file: OpenFile, name: string, isLast: boolean, chain: Chai
     const count = file.readAt(bytes, 0, bytes.length, offset);
     const record = decodeRecordHeader(bytes.subarray(0, count), 0);
     const end = offset + RECORD_HEADER_SIZE + (record?.payloadLength ?? 0);
-    const isWhole = record !== undefined && end <= sizeBytes;
-    if (!isWhole || (isLast && isCutInLaidSpace(file, offset, end, sizeBytes))) {
+    if (record === undefined || isCutShort(file, offset, end, sizeBytes)) {
       if (!isLast) chain.problems.push(`log/${name} is damaged at offset ${offset}`);
       return;
     }

@@ -8,7 +8,7 @@ import {
   RECORD_HEADER_SIZE,
   RECORD_KIND,
 } from "../database/log/record.ts";
-import { isCutInLaidSpace } from "../database/log/recover-log.ts";
+import { isCutShort } from "../database/log/recover-log.ts";
 import { LitefsError } from "../lib/errors.ts";
 import { halvesToBigint } from "../ltx/crc64.ts";
 import { formatLtxFilename } from "../ltx/filename.ts";
@@ -87,7 +87,7 @@ function readSegment(
     const offsetBytes = offset + RECORD_HEADER_SIZE;
     const lengthBytes = record.payloadLength;
     const endOffset = offsetBytes + lengthBytes;
-    if (endOffset > sizeBytes || isCutInLaidSpace(file, offset, endOffset, sizeBytes)) break;
+    if (isCutShort(file, offset, endOffset, sizeBytes)) break;
     if (record.kind === RECORD_KIND.transaction) {
       const header = decodeHeader(bytes, RECORD_HEADER_SIZE);
       transactions.push({ header, segment, offsetBytes, lengthBytes });

@@ -37,7 +37,7 @@ export function* applyTransactions(
 /** A transaction that a node has forwarded is subject to its right to write. */
 export interface ForwardedBy {
   readonly isPermitted: () => boolean;
-  readonly onLogged: () => void;
+  readonly onLogged: (readersWait: boolean) => void;
 }
 
 export function forwardedBy(
@@ -116,7 +116,7 @@ function* applyThroughWal(
         rest = transactions.slice(i + 1);
         break;
       }
-      stopped = tryNext(db, transaction, () => appendToWal(db, local, transaction));
+      stopped = tryNext(db, transaction, false, () => appendToWal(db, local, transaction));
       if (stopped !== undefined) break;
     }
     // Also after a failure: what is committed must not stay hidden from readers.
@@ -136,13 +136,14 @@ type Stopped = { readonly refusal: string } | { readonly error: unknown };
 function tryNext(
   db: Database,
   transaction: ReceivedTransaction,
+  readersWait: boolean,
   take: () => void,
 ): Stopped | undefined {
   const refusal = refusalOf(db, transaction);
   if (refusal !== undefined) return { refusal };
   try {
     take();
-    transaction.onLogged?.();
+    transaction.onLogged?.(readersWait);
     return undefined;
   } catch (error) {
     return { error };
@@ -203,7 +204,7 @@ function* applyInPlace(
       const transaction = transactions[next];
       // What follows a deletion is another file: it must not share this batch.
       if (transaction === undefined || transaction.header.commit === 0) break;
-      stopped = tryNext(db, transaction, () => appendToLog(db, transaction));
+      stopped = tryNext(db, transaction, true, () => appendToLog(db, transaction));
       if (stopped === undefined) accepted.push(transaction);
     }
     writeToFile(db, accepted);

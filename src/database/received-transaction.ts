@@ -25,8 +25,11 @@ export interface ReceivedTransaction {
   readonly bytes: LtxBytes;
   /** Of a transaction that another node has forwarded: whether it may still write. */
   readonly isPermitted?: () => boolean;
-  /** Called when it is in the log, before readers see it. */
-  readonly onLogged?: () => void;
+  /**
+   * Called when it is in the log, before readers see it. `readersWait`: whoever begins to read now waits
+   * until he sees it.
+   */
+  readonly onLogged?: (readersWait: boolean) => void;
   /** Visits the pages in ascending order; `page` is valid only during the call. */
   readonly eachPage: (visit: (pgno: number, page: Uint8Array) => void) => void;
 }

@@ -1,6 +1,12 @@
 import type { Position } from "../lib/position.ts";
 
 /**
+ * While others wait, the applications of one node go on among themselves for so long, on the primary as
+ * on a node that has the right: going from node to node takes as long as several commits.
+ */
+export const TURN_SLICE_MS = 25;
+
+/**
  * What moves the right to write a database between nodes, as the mount thread offers it. The right
  * belongs to the primary; it lends it to one node at a time, under an id that the borrower chose.
  */

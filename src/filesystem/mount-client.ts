@@ -143,6 +143,7 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
 
   constructor(options: MountClientOptions) {
     this.#options = options;
+    // Whoever starts as the primary has no lease that ends, until he is told otherwise.
     this.#commitDeadline[0] = options.role.isPrimary ? Infinity : -Infinity;
   }
 
@@ -239,7 +240,6 @@ export class MountClient implements Engine, WriteEngine, SyncEngine {
     for (const request of this.#early ?? []) this.#worker?.postMessage(request);
     this.#early = undefined;
     this.#pin = await fs.promises.open(path.join(mountPoint, LAG_NAME), O_PATH);
-    // From here on the kernel knows the inode that wake-ups go through.
     this.#deviceFd = deviceFd;
     this.#wake();
     await this.#lockThread?.serve(deviceFd, mountPoint);

@@ -137,29 +137,32 @@ export class EntryCache implements KernelCache {
   }
 
   store(kind: FileKind, offsetBytes: number, data: Uint8Array): void {
-    const isPrompt = isLockedBriefly(kind);
-    this.#store(kind, offsetBytes, data, (message) => this.#outbox.push(message, isPrompt));
+    this.#store(kind, offsetBytes, data, (message, isPrompt) =>
+      this.#outbox.push(message, isPrompt),
+    );
   }
 
   storeAhead(kind: FileKind, offsetBytes: number, data: Uint8Array): void {
-    const isPrompt = isLockedBriefly(kind);
-    this.#store(kind, offsetBytes, data, (message) => this.#outbox.pushAhead(message, isPrompt));
+    this.#store(kind, offsetBytes, data, (message, isPrompt) =>
+      this.#outbox.pushAhead(message, isPrompt),
+    );
   }
 
   #store(
     kind: FileKind,
     offsetBytes: number,
     data: Uint8Array,
-    push: (message: Uint8Array) => void,
+    push: (message: Uint8Array, isPrompt: boolean) => void,
   ): void {
     const node = this.#entry.nodes.get(kind);
     if (node === undefined || node.lookups === 0) return;
+    const isPrompt = isLockedBriefly(kind);
     for (let done = 0; done < data.length;) {
       // Pieces end at page borders, so that no cached page is stored in two halves.
       const at = offsetBytes + done;
       const limit = STORE_MAX_BYTES - (at % PAGE_BYTES);
       const piece = data.subarray(done, done + limit);
-      push(storeData(node.id, at, [piece]));
+      push(storeData(node.id, at, [piece]), isPrompt);
       done += piece.length;
     }
   }

@@ -1,3 +1,4 @@
+import { TURN_SLICE_MS } from "../database/write-engine.ts";
 import { isBorrower, isRequest } from "./write-turn-kinds.ts";
 import type { Turn, TurnRequest } from "./write-turn-kinds.ts";
 
@@ -7,12 +8,6 @@ interface Arrival {
   /** Where the database stood when he asked: what he has read is no newer. */
   readonly txid: number;
 }
-
-/**
- * How long the applications of the primary go on among themselves while other nodes wait. These keep
- * the right for as long when they have it: going from node to node takes as long as several commits.
- */
-const SLICE_MS = 25;
 
 /** Those who wait for their turn to write one database, in the order in which they came. */
 export class TurnQueue {
@@ -26,7 +21,7 @@ export class TurnQueue {
   }
   /** Whose turn it is on the primary. */
   get next(): Turn | undefined {
-    const isSlice = performance.now() - this.#sliceStartMs < SLICE_MS;
+    const isSlice = performance.now() - this.#sliceStartMs < TURN_SLICE_MS;
     const here = isSlice ? this.#turns.find((turn) => !isBorrower(turn)) : undefined;
     return here ?? this.#turns[0];
   }

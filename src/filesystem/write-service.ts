@@ -1,5 +1,5 @@
 import { applyLtxFile } from "../database/apply-file.ts";
-import { applyTransactions, isLocalWal } from "../database/apply.ts";
+import { applyTransactions } from "../database/apply.ts";
 import type { ForwardedBy } from "../database/apply.ts";
 import type { ApplyResult } from "../database/engine.ts";
 import type { Job } from "../database/host.ts";
@@ -140,11 +140,11 @@ export class WriteService {
     const node: ForwardedBy = {
       isPermitted: () =>
         this.#host.mayCommit() && entry.turns.loan === forwarded.loan && !db.isFenced,
-      onLogged: () => {
+      onLogged: (readersWait) => {
         if (forwarded.isDurable) db.log.sync();
         isCovered = this.#host.mayCommit();
         db.counters.commits++;
-        isShown = !isLocalWal(db, entry);
+        isShown = readersWait;
         // Before the answer: who is told of his commit may ask for the position here next.
         this.#host.publish(entry);
         const { position } = db;

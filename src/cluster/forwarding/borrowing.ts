@@ -5,6 +5,7 @@ import type {
   WriteEngine,
   WriterLeftEvent,
 } from "../../database/write-engine.ts";
+import { TURN_SLICE_MS } from "../../database/write-engine.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorText } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
@@ -34,8 +35,6 @@ const RENEW_EVERY_MS = 10_000;
 /** A primary that cannot say that others wait is not kept from its own writers for long. */
 const SILENT_LINGER_MS = 50;
 const SILENT_LOAN_MS = 25_000;
-/** While others wait, a node keeps the right for this long or one round trip, if it goes on writing. */
-const SLICE_MS = 25;
 /** Between two transactions of a busy application. */
 const PAUSE_MS = 2;
 /** An application that was told SQLITE_BUSY comes back within SQLite's longest pause. */
@@ -262,7 +261,8 @@ export class Borrowing {
     const returnMs =
       this.#fruitless === 0 ? 0 : Math.min(RETURN_MAX_MS, 10 * 2 ** Math.min(4, this.#fruitless));
     if (right?.isWanted === true) {
-      const sliceMs = Math.max(SLICE_MS, this.#roundTripMs);
+      // A node that is far away has paid more for its turn.
+      const sliceMs = Math.max(TURN_SLICE_MS, this.#roundTripMs);
       const leftMs = Math.max(0, sliceMs - heldMs);
       const fruitlessLeftMs = Math.max(0, FRUITLESS_MAX_MS - heldMs);
       const returnLeftMs = Math.min(returnMs, fruitlessLeftMs);

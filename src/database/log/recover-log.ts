@@ -189,22 +189,23 @@ function isDamagedEnd(file: OpenFile, offset: number, sizeBytes: number): boolea
   const header = decodeRecordHeader(bytes, 0);
   if (header === undefined) return !endsInZeros(file, offset, offset + RECORD_HEADER_SIZE);
   const endOffset = offset + RECORD_HEADER_SIZE + header.payloadLength;
-  if (endOffset > sizeBytes || isCutInLaidSpace(file, offset, endOffset, sizeBytes)) return false;
+  if (isCutShort(file, offset, endOffset, sizeBytes)) return false;
   // A complete record that does not continue the others is what an earlier append has left.
   return readRecord(file, offset, sizeBytes) === undefined;
 }
 
 /**
- * Whether a record whose header is there was cut short by a kill, in space that was laid for it: it
- * ends in zeros, and there is nothing else behind it.
+ * Whether a record whose header is there was cut short by a kill: the file ends before it does or, in
+ * space that was laid for it, it ends in zeros and there is nothing else behind it.
  */
-export function isCutInLaidSpace(
+export function isCutShort(
   file: OpenFile,
   offset: number,
   endOffset: number,
   sizeBytes: number,
 ): boolean {
-  if (endOffset >= sizeBytes || !endsInZeros(file, offset, endOffset)) return false;
+  if (endOffset > sizeBytes) return true;
+  if (endOffset === sizeBytes || !endsInZeros(file, offset, endOffset)) return false;
   const chunk = new Uint8Array(64 * 1024);
   for (let at = endOffset; at < sizeBytes; at += chunk.length) {
     const count = file.readAt(chunk, 0, chunk.length, at);

@@ -18,9 +18,7 @@ import type { JournalMode, Synchronous } from "./support/mini-pager.ts";
 // Each of these was found by the simulation, see test/unit/simulation.
 
 function started(mode: JournalMode, synchronous: Synchronous = "full") {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   const db = open(disk);
   const pager = new MiniPager(db, new Random(7), { pageSize: 512, mode: "delete", synchronous });
   pager.transaction({ pgnos: [1, 2, 3, 4, 5], pageCount: 5 });
@@ -214,9 +212,7 @@ describe("after kill -9 and then a power cut", () => {
 
   it("a database is there whose creator was killed before its directory was durable", () => {
     for (let nth = 1; nth <= 30; nth++) {
-      const disk = new FakeDisk();
-      disk.mkdir("/data/dbs");
-      disk.syncAll();
+      const disk = FakeDisk.prepared();
       disk.cutAt(nth);
       try {
         const pager = new MiniPager(open(disk), new Random(1), { pageSize: 512 });
@@ -389,9 +385,7 @@ it("a segment that was begun and not synced is not trusted after a kill", () => 
 
 it("what a first transaction has left and a start has removed does not come back", () => {
   for (const [seed, mode] of (["memory", "delete"] as const).entries()) {
-    const disk = new FakeDisk();
-    disk.mkdir("/data/dbs");
-    disk.syncAll();
+    const disk = FakeDisk.prepared();
     const pager = new MiniPager(open(disk), new Random(seed), {
       pageSize: 512,
       mode,

@@ -20,9 +20,7 @@ const TOLD: Readonly<Record<Code, RegExp>> = {
 };
 
 function filled(mode: JournalMode, seed: number) {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   const db = open(disk, new FakeHost());
   const pager = new MiniPager(db, new Random(seed), { pageSize: PAGE_SIZE });
   pager.transaction({ pgnos: [1, 2, 3, 4, 5, 6], pageCount: 6 });

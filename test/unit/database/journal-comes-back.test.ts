@@ -11,9 +11,7 @@ import { MiniPager } from "./support/mini-pager.ts";
 const PAGE_SIZE = 65536;
 
 function node(mode: "wal" | "delete" | "truncate") {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   const host = new FakeHost();
   const db = open(disk, host);
   const locks = new FakeLocks();

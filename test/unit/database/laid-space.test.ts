@@ -27,9 +27,7 @@ function checkedLog(disk: FakeDisk, position: Position): readonly string[] {
 
 /** A database whose application syncs each commit. */
 function written(count = 12) {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   const db = open(disk);
   const pager = new MiniPager(db, new Random(5), { pageSize: PAGE_SIZE });
   pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });

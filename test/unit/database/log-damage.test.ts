@@ -7,9 +7,7 @@ import { MiniPager } from "./support/mini-pager.ts";
 const SEGMENT = `${DIRECTORY}/log/0000000000000001.seg`;
 
 function written(count = 6) {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   const db = open(disk);
   const pager = new MiniPager(db, new Random(5), { pageSize: 512 });
   const ends: number[] = [];

@@ -11,9 +11,7 @@ import {
 import { IoFailure, MiniPager } from "./support/mini-pager.ts";
 
 function node(mode: "delete" | "wal" | "truncate" = "delete", pageSize = 512) {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   const host = new FakeHost();
   const db = open(disk, host);
   const pager = new MiniPager(db, new Random(3), { pageSize, mode: "delete" });

@@ -31,9 +31,7 @@ interface Work {
 function run(work: Work, cutAt: number): Run {
   const { seed, modes, synchronous, stepCount, fullEvery = Infinity } = work;
   const random = new Random(seed);
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   if (cutAt > 0) disk.cutAt(cutAt);
   const history = new Map<string, Content>();
   const steps: string[] = [];

@@ -30,9 +30,7 @@ it("what was refused is not committed by opening the database anew", () => {
 for (const mode of ["delete", "truncate"] as const) {
   it(`what SQLite has rolled back does not come back after a power cut, ${mode}`, () => {
     for (let seed = 1; seed < 60; seed++) {
-      const disk = new FakeDisk();
-      disk.mkdir("/data/dbs");
-      disk.syncAll();
+      const disk = FakeDisk.prepared();
       const db = open(disk);
       const pager = new MiniPager(db, new Random(5), { pageSize: 512, mode });
       for (let i = 0; i < 12; i++) pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });

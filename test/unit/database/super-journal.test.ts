@@ -50,9 +50,7 @@ function journalOf(content: Content, superJournal: string): Uint8Array {
 
 /** A database in the middle of a transaction over several databases: all is written and synced. */
 function inTheMiddle() {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   const db = open(disk);
   const pager = new MiniPager(db, new Random(4), { pageSize: PAGE_SIZE });
   pager.transaction({ pgnos: [1, 2, 3], pageCount: 3 });

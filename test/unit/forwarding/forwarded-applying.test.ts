@@ -1,5 +1,3 @@
-import * as fs from "node:fs";
-import * as path from "node:path";
 import { expect, test } from "vitest";
 import { DatabaseEntry } from "../../../src/filesystem/entry.ts";
 import { NodeTable } from "../../../src/filesystem/node-table.ts";
@@ -7,21 +5,18 @@ import { WriteService } from "../../../src/filesystem/write-service.ts";
 import { FakeDisk } from "../database/support/fake-disk.ts";
 import { FakeKernel } from "../database/support/fake-mount.ts";
 import { FakeHost, open } from "../database/support/harness.ts";
+import { readChain, readFixture } from "../ltx/fixtures.ts";
 
-const DIRECTORY = path.join(import.meta.dirname, "../../fixtures/litefs-0.5.14/wal-4096");
+const CHAIN = "wal-4096";
 
 /** What takes forwarded transactions on the primary; the fixture's come one after the other. */
 class Primary {
   readonly replies: unknown[] = [];
   readonly #service: WriteService;
-  readonly #files: readonly string[];
+  readonly #files = readChain(CHAIN).transactions.map(({ file }) => file);
   #sent = 0;
 
   constructor(mayCommit: () => boolean = () => true, kernel: FakeKernel = new FakeKernel()) {
-    const expected = JSON.parse(fs.readFileSync(path.join(DIRECTORY, "expected.json"), "utf8")) as {
-      transactions: { file: string }[];
-    };
-    this.#files = expected.transactions.map(({ file }) => file);
     const db = open(new FakeDisk(), new FakeHost());
     db.kernel = kernel;
     const nodes = new NodeTable();
@@ -41,7 +36,7 @@ class Primary {
   }
 
   apply(): void {
-    const ltx = fs.readFileSync(path.join(DIRECTORY, this.#files[this.#sent++]!));
+    const ltx = readFixture(CHAIN, this.#files[this.#sent++]!);
     const forwarded = { database: "app.db", loan: "5", ltx, path: undefined, isDurable: true };
     this.#service.handle({ type: "apply-forwarded", id: 1 + this.#sent, forwarded });
   }

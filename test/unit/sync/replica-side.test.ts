@@ -24,9 +24,7 @@ const SECOND = { pgnos: [2, 4], pageCount: 4 };
 
 /** The data directory was there before. */
 function newDisk(): FakeDisk {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   return disk;
 }
 

@@ -251,6 +251,14 @@ export class FakeDisk implements Files {
     this.#boot = boot;
   }
 
+  /** One on which the data directory is there to stay, and no database yet. */
+  static prepared(): FakeDisk {
+    const disk = new FakeDisk();
+    disk.mkdir("/data/dbs");
+    disk.syncAll();
+    return disk;
+  }
+
   bootId(): string {
     return `boot-${this.#boot}`;
   }

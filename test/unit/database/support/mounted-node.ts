@@ -32,9 +32,7 @@ export interface MountedNode {
 
 /** A primary with a database of its own, of five pages, that so many applications have open. */
 export function mountedNode(mode: JournalMode, opens: number): MountedNode {
-  const disk = new FakeDisk();
-  disk.mkdir("/data/dbs");
-  disk.syncAll();
+  const disk = FakeDisk.prepared();
   const host = new FakeHost();
   const db = open(disk, host);
   const locks = new FakeLocks();
