@@ -137,23 +137,14 @@ export class EntryCache implements KernelCache {
   }
 
   store(kind: FileKind, offsetBytes: number, data: Uint8Array): void {
-    this.#store(kind, offsetBytes, data, (message, isPrompt) =>
-      this.#outbox.push(message, isPrompt),
-    );
+    this.#store(kind, offsetBytes, data, false);
   }
 
   storeAhead(kind: FileKind, offsetBytes: number, data: Uint8Array): void {
-    this.#store(kind, offsetBytes, data, (message, isPrompt) =>
-      this.#outbox.pushAhead(message, isPrompt),
-    );
+    this.#store(kind, offsetBytes, data, true);
   }
 
-  #store(
-    kind: FileKind,
-    offsetBytes: number,
-    data: Uint8Array,
-    push: (message: Uint8Array, isPrompt: boolean) => void,
-  ): void {
+  #store(kind: FileKind, offsetBytes: number, data: Uint8Array, isAhead: boolean): void {
     const node = this.#entry.nodes.get(kind);
     if (node === undefined || node.lookups === 0) return;
     const isPrompt = isLockedBriefly(kind);
@@ -162,7 +153,9 @@ export class EntryCache implements KernelCache {
       const at = offsetBytes + done;
       const limit = STORE_MAX_BYTES - (at % PAGE_BYTES);
       const piece = data.subarray(done, done + limit);
-      push(storeData(node.id, at, [piece]), isPrompt);
+      const message = storeData(node.id, at, [piece]);
+      if (isAhead) this.#outbox.pushAhead(message, isPrompt);
+      else this.#outbox.push(message, isPrompt);
       done += piece.length;
     }
   }

@@ -11,9 +11,7 @@ import { MiniPager } from "./support/mini-pager.ts";
 
 /** A database that a first run has written and a second has found in order: it is at rest. */
 function atRest(transactions = 3) {
-  const first = new FakeDisk();
-  first.mkdir("/data/dbs");
-  first.syncAll();
+  const first = FakeDisk.prepared();
   const db = open(first);
   const pager = new MiniPager(db, new Random(5), {
     pageSize: 512,

@@ -22,12 +22,6 @@ const PAGE_SIZE = 512;
 const FIRST = { pgnos: [1, 2, 3, 4], pageCount: 4 };
 const SECOND = { pgnos: [2, 4], pageCount: 4 };
 
-/** The data directory was there before. */
-function newDisk(): FakeDisk {
-  const disk = FakeDisk.prepared();
-  return disk;
-}
-
 /** Three transactions of a primary. */
 function transactions(mode: JournalMode): Uint8Array[] {
   const disk = new FakeDisk();
@@ -60,7 +54,7 @@ describe.each(MODES)("%s", (mode) => {
     let lost = 0;
     for (let seed = 1; seed <= 60; seed++) {
       for (const isDurable of [true, false]) {
-        const disk = newDisk();
+        const disk = FakeDisk.prepared();
         const { position } = applied(disk, files, isDurable);
         const after = open(disk.powerCut(new Random(seed)));
         checkConsistent(after);
@@ -75,7 +69,7 @@ describe.each(MODES)("%s", (mode) => {
 
 /** A replica whose application has committed, and waits for the primary. */
 function forwarding(mode: JournalMode) {
-  const disk = newDisk();
+  const disk = FakeDisk.prepared();
   const host = new FakeHost();
   const db = open(disk, host);
   const locks = new FakeLocks();
